@@ -19,7 +19,7 @@ static atomic_bool s_json = false;
 void
 log_setup (log_level_t least, bool json)
 {
-    atomic_store (&s_least, (int)least);
+    atomic_store (&s_least, (int) least);
     atomic_store (&s_json, json);
 }
 
@@ -30,13 +30,13 @@ static size_t
 s_append_escaped (char *line, size_t size, const char *text, bool json)
 {
     for (; *text && size < LINE_MAX_BYTES - 16; text++) {
-        unsigned char byte = (unsigned char)*text;
+        unsigned char byte = (unsigned char) *text;
         if (byte < 0x20 || byte == 0x7F)
-            size += (size_t)snprintf (line + size, 8, "\\u%04x", byte);
+            size += (size_t) snprintf (line + size, 8, "\\u%04x", byte);
         else {
             if (json && (byte == '"' || byte == '\\'))
                 line[size++] = '\\';
-            line[size++] = (char)byte;
+            line[size++] = (char) byte;
         }
     }
     return size;
@@ -45,7 +45,7 @@ s_append_escaped (char *line, size_t size, const char *text, bool json)
 void
 log_write (log_level_t level, const char *format, ...)
 {
-    if ((int)level < atomic_load (&s_least))
+    if ((int) level < atomic_load (&s_least))
         return;
     char text[LINE_MAX_BYTES];
     va_list arguments;
@@ -59,16 +59,16 @@ log_write (log_level_t level, const char *format, ...)
     gmtime_r (&now.tv_sec, &utc);
     char stamp[32];
     strftime (stamp, sizeof (stamp), "%Y-%m-%dT%H:%M:%S", &utc);
-    int ms = (int)(now.tv_nsec / 1000000);
+    int ms = (int) (now.tv_nsec / 1000000);
 
     bool json = atomic_load (&s_json);
     char line[LINE_MAX_BYTES];
-    size_t size = (size_t)snprintf (line, sizeof (line),
-                                    json ? "{\"time\":\"%s.%03dZ\",\"level\":\"%s\",\"message\":\""
-                                         : "%s.%03dZ %s ",
-                                    stamp, ms, s_names[level]);
+    size_t size = (size_t) snprintf (line, sizeof (line),
+                                     json ? "{\"time\":\"%s.%03dZ\",\"level\":\"%s\",\"message\":\""
+                                          : "%s.%03dZ %s ",
+                                     stamp, ms, s_names[level]);
     size = s_append_escaped (line, size, text, json);
-    size += (size_t)snprintf (line + size, sizeof (line) - size, json ? "\"}\n" : "\n");
+    size += (size_t) snprintf (line + size, sizeof (line) - size, json ? "\"}\n" : "\n");
     ssize_t written;
     do
         written = write (STDERR_FILENO, line, size);
@@ -92,7 +92,7 @@ s_capture (log_level_t level, const char *text)
     dup2 (saved, STDERR_FILENO);
     close (saved);
     close (ends[1]);
-    char *line = (char *)zmalloc (LINE_MAX_BYTES + 1);
+    char *line = (char *) zmalloc (LINE_MAX_BYTES + 1);
     ssize_t size = read (ends[0], line, LINE_MAX_BYTES);
     assert (size >= 0);
     close (ends[0]);
@@ -123,7 +123,7 @@ log_test (bool verbose)
     assert (strstr (line, "\"level\":\"debug\",\"message\":\"a \\\"quoted\\\" word\"}\n"));
     freen (line);
 
-    char *large = (char *)zmalloc (3 * LINE_MAX_BYTES);
+    char *large = (char *) zmalloc (3 * LINE_MAX_BYTES);
     memset (large, 'x', 3 * LINE_MAX_BYTES - 1);
     line = s_capture (LOG_LEVEL_ERROR, large); //  Cut, and still one whole line
     assert (strlen (line) < LINE_MAX_BYTES && strstr (line, "x\"}\n"));

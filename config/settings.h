@@ -53,9 +53,9 @@ void settings_print (const settings_t *self, FILE *stream);
 //  Writes a table of the keys and their defaults, for --help.
 void settings_help (FILE *stream);
 
-//  Names the keys that differ between the two and that only a restart can change, space separated;
-//  caller frees; "" when there are none.
-char *settings_changed_fixed (const settings_t *self, const settings_t *other);
+//  For a reload: gives self the values of running for each key that only a restart can change.
+//  Returns the names of those that differed, space separated, "" when none did; caller frees.
+char *settings_keep_fixed (settings_t *self, const settings_t *running);
 
 void settings_test (bool verbose);
 
