@@ -4,6 +4,8 @@
 //             sections, comments, partials, delimiters; {{name}} escapes HTML, {{{name}}} does not
 //  thread     build in one thread; once built it never changes, so any thread may render from it
 //  data       jansson values, only read
+//  limits     rendering always ends: partials and sections go 128 deep, a text is at most 64 MiB;
+//             what would be more is left out
 
 #ifndef MUSTACHE_H_INCLUDED
 #define MUSTACHE_H_INCLUDED
