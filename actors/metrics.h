@@ -18,11 +18,11 @@ typedef enum {
     METRICS_COMMANDS_FAILED,     //  Of these, answered with an error
     METRICS_BATCHES,             //  Transactions
     METRICS_PAGES_RENDERED,
-    METRICS_FRAMES_SENT,         //  Frames sent to clients
-    METRICS_BYTES_SENT,          //  Bytes of these
-    METRICS_DATABASE_UP,         //  Gauge: 1 while the connection to PostgreSQL stands
+    METRICS_FRAMES_SENT, //  Frames sent to clients
+    METRICS_BYTES_SENT,  //  Bytes of these
+    METRICS_DATABASE_UP, //  Gauge: 1 while the connection to PostgreSQL stands
     METRICS_DATABASE_RECONNECTS,
-    METRICS_REQUESTS,            //  HTTP requests
+    METRICS_REQUESTS, //  HTTP requests
     METRICS_COUNT
 } metrics_t;
 

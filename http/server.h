@@ -30,4 +30,6 @@ void server_drain (server_t *self);
 
 void server_destroy (server_t **self_p);
 
+void server_test (bool verbose);
+
 #endif

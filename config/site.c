@@ -1,0 +1,231 @@
+//  A folder that the settings name need not hold everything: what it lacks comes from the binary, so
+//  that one template or one asset can be replaced.
+
+#include "config/site.h"
+
+#include "config/embedded.h"
+
+#include <stdatomic.h>
+
+#define FOLDER_IN_BINARY "templates/"
+
+struct site {
+    settings_t *settings;  //  Owned
+    mustache_t *templates; //  Owned
+    assets_t *assets;      //  Owned
+    atomic_int references;
+};
+
+static int
+s_add_template (site_t *self, const char *name, const void *source, size_t size, char **error_p)
+{
+    if (mustache_add (self->templates, name, (const char *) source, size) == 0)
+        return 0;
+    *error_p = zsys_sprintf ("template %s", mustache_error (self->templates));
+    return -1;
+}
+
+static int
+s_add_embedded (site_t *self, char **error_p)
+{
+    size_t prefix = strlen (FOLDER_IN_BINARY);
+    int rc = 0;
+    for (const embedded_t *file = embedded_files; file->path && rc == 0; file++)
+        if (strncmp (file->path, FOLDER_IN_BINARY, prefix) == 0)
+            rc = s_add_template (self, file->path + prefix, file->data, file->size, error_p);
+    return rc;
+}
+
+static int
+s_add_file (site_t *self, zfile_t *file, const char *name, char **error_p)
+{
+    const char *path = zfile_filename (file, NULL);
+    zchunk_t *chunk = zchunk_slurp (path, 0);
+    if (!chunk) {
+        *error_p = zsys_sprintf ("%s cannot be read: %s", path, strerror (errno));
+        return -1;
+    }
+    int rc = s_add_template (self, name, zchunk_data (chunk), zchunk_size (chunk), error_p);
+    zchunk_destroy (&chunk);
+    return rc;
+}
+
+static bool
+s_is_template_name (const char *name)
+{
+    size_t size = strlen (name);
+    return *name != '.' && !strchr (name, '/') && size > 5 && streq (name + size - 5, ".html");
+}
+
+static int
+s_add_folder (site_t *self, const char *path, char **error_p)
+{
+    zdir_t *folder = zsys_file_mode (path) != -1 ? zdir_new (path, "-") : NULL;
+    if (!folder) {
+        *error_p = zsys_sprintf ("http.templates: folder %s cannot be read", path);
+        return -1;
+    }
+    int rc = 0;
+    zlist_t *files = zdir_list (folder);
+    for (zfile_t *file = zlist_first (files); file && rc == 0; file = zlist_next (files)) {
+        const char *name = zfile_filename (file, path);
+        if (s_is_template_name (name))
+            rc = s_add_file (self, file, name, error_p);
+    }
+    zlist_destroy (&files);
+    zdir_destroy (&folder);
+    return rc;
+}
+
+static int
+s_load_templates (site_t *self, char **error_p)
+{
+    const char *folder = self->settings->http_templates;
+    self->templates = mustache_new ();
+    if (s_add_embedded (self, error_p) != 0 ||
+        (*folder && s_add_folder (self, folder, error_p) != 0))
+        return -1;
+    if (mustache_check (self->templates) == 0)
+        return 0;
+    *error_p = zsys_sprintf ("template %s", mustache_error (self->templates));
+    return -1;
+}
+
+site_t *
+site_new (settings_t **settings_p, char **error_p)
+{
+    site_t *self = (site_t *) zmalloc (sizeof (site_t));
+    atomic_init (&self->references, 1);
+    self->settings = *settings_p;
+    *settings_p = NULL;
+    if (s_load_templates (self, error_p) != 0 ||
+        !(self->assets = assets_new (self->settings->http_static, error_p)))
+        site_destroy (&self);
+    return self;
+}
+
+site_t *
+site_ref (site_t *self)
+{
+    atomic_fetch_add (&self->references, 1);
+    return self;
+}
+
+void
+site_destroy (site_t **self_p)
+{
+    assert (self_p);
+    if (*self_p) {
+        site_t *self = *self_p;
+        *self_p = NULL;
+        if (atomic_fetch_sub (&self->references, 1) == 1) {
+            assets_destroy (&self->assets);
+            mustache_destroy (&self->templates);
+            settings_destroy (&self->settings);
+            freen (self);
+        }
+    }
+}
+
+const settings_t *
+site_settings (const site_t *self)
+{
+    return self->settings;
+}
+
+const mustache_t *
+site_templates (const site_t *self)
+{
+    return self->templates;
+}
+
+const assets_t *
+site_assets (const site_t *self)
+{
+    return self->assets;
+}
+
+//  ------------------------------------------------------------------------
+//  Self test
+
+static settings_t *
+s_test_settings (const char *key, const char *folder)
+{
+    char *error = NULL;
+    zlistx_t *overrides = zlistx_new ();
+    char *override = zsys_sprintf ("%s=%s", key, folder);
+    zlistx_add_end (overrides, override);
+    settings_t *settings = settings_new (NULL, overrides, &error);
+    assert (settings);
+    zlistx_destroy (&overrides);
+    zstr_free (&override);
+    return settings;
+}
+
+static void
+s_test_write (const char *folder, const char *name, const char *text)
+{
+    char *path = zsys_sprintf ("%s/%s", folder, name);
+    FILE *stream = fopen (path, "w");
+    assert (stream);
+    fputs (text, stream);
+    fclose (stream);
+    zstr_free (&path);
+}
+
+//  Expects that no site comes of it; the error must have the words in it.
+
+static void
+s_test_refusal (const char *key, const char *folder, const char *words)
+{
+    char *error = NULL;
+    settings_t *settings = s_test_settings (key, folder);
+    site_t *site = site_new (&settings, &error);
+    assert (!site && !settings && error && strstr (error, words));
+    zstr_free (&error);
+}
+
+void
+site_test (bool verbose)
+{
+    printf (" * site: ");
+    if (verbose)
+        printf ("\n");
+    char template[] = "/tmp/breadboard-site-XXXXXX";
+    const char *folder = mkdtemp (template);
+    assert (folder);
+    s_test_write (folder, "own.html", "Hello {{name}}");
+    s_test_write (folder, "notes.txt", "{{#broken");
+
+    char *error = NULL;
+    settings_t *settings = s_test_settings ("http.templates", folder);
+    site_t *site = site_new (&settings, &error);
+    assert (site && !settings && !error);
+    assert (mustache_has (site_templates (site), "own.html"));
+    assert (!mustache_has (site_templates (site), "notes.txt"));
+    assert (site_settings (site)->board_page_size == 5);
+    assert (site_assets (site));
+
+    //  The site lives until its last reference ends
+    site_t *second = site_ref (site);
+    assert (second == site);
+    site_destroy (&site);
+    site_destroy (&site);
+    json_t *data = json_pack ("{s:s}", "name", "Ann");
+    char *text = mustache_render (site_templates (second), "own.html", data, NULL);
+    assert (streq (text, "Hello Ann"));
+    zstr_free (&text);
+    json_decref (data);
+    site_destroy (&second);
+
+    s_test_write (folder, "own.html", "\n{{#open}}");
+    s_test_refusal ("http.templates", folder, "own.html:");
+    s_test_write (folder, "own.html", "{{> absent.html}}");
+    s_test_refusal ("http.templates", folder, "absent.html");
+    zdir_t *rest = zdir_new (folder, "-");
+    zdir_remove (rest, true);
+    zdir_destroy (&rest);
+    s_test_refusal ("http.templates", folder, "http.templates");
+    s_test_refusal ("http.static", folder, "http.static");
+    printf ("OK\n");
+}

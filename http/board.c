@@ -1,0 +1,348 @@
+//  Each operation is a command of the contract, sent to the database actor as a WebSocket client's
+//  would be; so fields are checked there and nowhere else. What is checked here is HTTP: the origin
+//  of a write, the media type, the length.
+//
+//  Whatever goes wrong with a write, its form comes back with what was typed: nobody types twice.
+
+#include "http/board.h"
+
+#include "http/answer.h"
+#include "http/form.h"
+#include "http/request.h"
+#include "http/worker.h"
+
+//  A body that is too large is read all the same, up to so many times the limit, because a client
+//  that is still sending would not see the answer.
+#define LARGE_BODY_FACTOR 16
+
+//  ------------------------------------------------------------------------
+//  From the database actor's words to HTTP's
+
+static int
+s_status (const reply_t *reply)
+{
+    static const struct {
+        const char *code;
+        int status;
+    } codes[] = {{"ok", 200},       {"malformed", 400}, {"not-found", 404},
+                 {"conflict", 409}, {"too-large", 413}, {"invalid", 422}};
+    for (size_t at = 0; at < sizeof (codes) / sizeof (codes[0]); at++)
+        if (streq (reply->status, codes[at].code))
+            return codes[at].status;
+    return 503; //  busy, unavailable
+}
+
+//  Whether the answer is best given as the form again; the others have nothing to do with what was
+//  typed, or leave nothing to send it to.
+
+static bool
+s_wants_form (int status)
+{
+    return status == 422 || status == 503;
+}
+
+static int
+s_answer_refusal (struct mg_connection *conn, int status, const reply_t *reply)
+{
+    const char *text = status == 404 ? "There is no such message. Perhaps somebody deleted it."
+                                     : reply->text;
+    return answer_error (conn, status, *text ? text : NULL, NULL);
+}
+
+//  ------------------------------------------------------------------------
+//  Pages
+
+//  What both pages need beside what answer_page () adds.
+
+static json_t *
+s_page_data (struct mg_connection *conn)
+{
+    const struct mg_request_info *info = mg_get_request_info (conn);
+    const settings_t *settings = worker_settings (worker_of (conn));
+    const char *host = request_header (info, "Host");
+    json_t *data = json_pack ("{s:s, s:s, s:s, s:I, s:I}", "host", host ? host : "", "scheme",
+                              request_scheme (info, settings), "socket_path", settings->http_path,
+                              "author_max", (json_int_t) settings->board_author_max, "text_max",
+                              (json_int_t) settings->board_text_max);
+    assert (data);
+    return data;
+}
+
+static void
+s_set_text (json_t *data, const char *key, const char *text)
+{
+    json_t *string = json_string (text);
+    json_object_set_new (data, key, string ? string : json_string (""));
+}
+
+//  The page number that a query asks for, digits however many; caller frees.
+
+static char *
+s_wanted_page (const char *query)
+{
+    json_t *fields = form_parse (query ? query : "", query ? strlen (query) : 0);
+    const char *page = fields ? form_get (fields, "page") : "";
+    bool digits = *page && page[strspn (page, "0123456789")] == '\0';
+    char *wanted = strdup (digits ? page : "1");
+    assert (wanted);
+    json_decref (fields);
+    return wanted;
+}
+
+//  Answers with the page: the list as the database actor has it, and the form with what was typed
+//  (NULL: nothing yet) and what is wrong with it. A status of 0 is the list's own.
+
+static int
+s_answer_index (struct mg_connection *conn, int status, const char *page, const json_t *typed,
+                const char *error)
+{
+    json_t *wanted = json_pack ("{s:s}", "page", page);
+    reply_t *list = worker_ask (worker_of (conn), "list messages", &wanted);
+    bool unavailable = !streq (list->status, "ok");
+    json_t *data = s_page_data (conn);
+    json_object_set_new (data, "page", json_integer ((json_int_t) list->page));
+    json_object_set_new (data, "unavailable", json_boolean (unavailable));
+    s_set_text (data, "list", unavailable ? "" : list->text);
+    s_set_text (data, "author", form_get (typed, "author"));
+    s_set_text (data, "text", form_get (typed, "message"));
+    json_object_set_new (data, "error", error ? json_string (error) : json_false ());
+    if (status == 0)
+        status = unavailable ? 503 : 200;
+    reply_destroy (&list);
+    return answer_page (conn, status, "index.html", &data);
+}
+
+int
+board_answer_page (struct mg_connection *conn)
+{
+    if (!answer_allows (conn, "GET, HEAD"))
+        return 405;
+    char *page = s_wanted_page (mg_get_request_info (conn)->query_string);
+    int status = s_answer_index (conn, 0, page, NULL, NULL);
+    zstr_free (&page);
+    return status;
+}
+
+static int
+s_answer_edit (struct mg_connection *conn, int status, const char *id, const char *form)
+{
+    json_t *data = s_page_data (conn);
+    s_set_text (data, "id", id);
+    s_set_text (data, "form", form);
+    return answer_page (conn, status, "edit.html", &data);
+}
+
+//  The edit form again, with what was typed and what is wrong with it.
+
+static int
+s_answer_edit_again (struct mg_connection *conn, int status, const char *id, const json_t *typed,
+                     const char *error)
+{
+    const site_t *site = worker_site (worker_of (conn));
+    json_t *data = s_page_data (conn);
+    s_set_text (data, "id", id);
+    s_set_text (data, "author", form_get (typed, "author"));
+    s_set_text (data, "text", form_get (typed, "message"));
+    s_set_text (data, "version", form_get (typed, "version"));
+    s_set_text (data, "error", error);
+    char *form = mustache_render (site_templates (site), "update-form.html", data, NULL);
+    json_decref (data);
+    status = s_answer_edit (conn, status, id, form);
+    zstr_free (&form);
+    return status;
+}
+
+//  ------------------------------------------------------------------------
+//  Forms
+
+//  Reads exactly size bytes of the body into buffer (NULL: to nowhere). Returns 0, or -1 when the
+//  client stopped before that.
+
+static int
+s_read_body (struct mg_connection *conn, char *buffer, size_t size)
+{
+    char nowhere[4096];
+    worker_read_body (worker_of (conn), true);
+    if (request_has_token (mg_get_request_info (conn), "Expect", "100-continue"))
+        mg_write (conn, "HTTP/1.1 100 Continue\r\n\r\n", 25);
+    int got = 1;
+    for (size_t at = 0; at < size && got > 0; at += (size_t) got) {
+        size_t want = !buffer && size - at > sizeof (nowhere) ? sizeof (nowhere) : size - at;
+        got = mg_read (conn, buffer ? buffer + at : nowhere, want);
+    }
+    worker_read_body (worker_of (conn), false);
+    return got > 0 ? 0 : -1;
+}
+
+//  The status of what forbids to read the request's form; 0 when nothing does.
+
+static int
+s_check_form (const struct mg_request_info *info, const settings_t *settings)
+{
+    if (!request_origin_allowed (info, settings))
+        return 403;
+    const char *type = request_header (info, "Content-Type");
+    static const char form[] = "application/x-www-form-urlencoded";
+    if (!type || strncasecmp (type, form, strlen (form)) != 0 ||
+        !strchr ("; \t", type[strlen (form)]))
+        return 415;
+    if (!request_header (info, "Content-Length"))
+        return 411;
+    return info->content_length > settings->limits_max_message_bytes ? 413 : 0;
+}
+
+//  Reads and decodes the request's form. Returns NULL when that cannot be; then it has answered, with
+//  *status_p.
+
+static json_t *
+s_read_form (struct mg_connection *conn, int *status_p)
+{
+    const struct mg_request_info *info = mg_get_request_info (conn);
+    const settings_t *settings = worker_settings (worker_of (conn));
+    *status_p = s_check_form (info, settings);
+    if (*status_p == 413 &&
+        info->content_length <= LARGE_BODY_FACTOR * settings->limits_max_message_bytes)
+        s_read_body (conn, NULL, (size_t) info->content_length);
+    json_t *form = NULL;
+    if (*status_p == 0) {
+        size_t size = (size_t) info->content_length;
+        char *body = (char *) zmalloc (size + 1);
+        if (s_read_body (conn, body, size) != 0)
+            *status_p = 408;
+        else if (!(form = form_parse (body, size)))
+            *status_p = 400;
+        freen (body);
+    }
+    if (*status_p != 0)
+        answer_error (conn, *status_p,
+                      *status_p == 400 ? "The form is not encoded as a form should be." : NULL,
+                      NULL);
+    return form;
+}
+
+//  The form's fields under the names that commands have for them; those that are absent stay so.
+
+static json_t *
+s_command_data (const json_t *form)
+{
+    json_t *data = json_object ();
+    assert (data);
+    static const char *const names[][2] = {
+        {"author", "author"}, {"message", "text"}, {"version", "version"}};
+    for (size_t at = 0; at < sizeof (names) / sizeof (names[0]); at++) {
+        json_t *field = json_object_get (form, names[at][0]);
+        if (field)
+            json_object_set (data, names[at][1], field);
+    }
+    return data;
+}
+
+//  ------------------------------------------------------------------------
+//  Writes
+
+int
+board_answer_add (struct mg_connection *conn)
+{
+    int status;
+    if (!answer_allows (conn, "POST"))
+        return 405;
+    json_t *form = s_read_form (conn, &status);
+    if (!form)
+        return status;
+    json_t *data = s_command_data (form);
+    json_object_del (data, "version");
+    reply_t *reply = worker_ask (worker_of (conn), "add message", &data);
+    status = s_status (reply);
+    if (status == 200)
+        status = answer_see_other (conn, "/");
+    else if (s_wants_form (status))
+        status = s_answer_index (conn, status, "1", form, reply->text);
+    else
+        status = s_answer_refusal (conn, status, reply);
+    reply_destroy (&reply);
+    json_decref (form);
+    return status;
+}
+
+//  Back to the list, to the page where the message is or was.
+
+static int
+s_answer_done (struct mg_connection *conn, const reply_t *reply)
+{
+    char path[40] = "/";
+    if (reply->page > 1)
+        snprintf (path, sizeof (path), "/?page=%" PRIu64, reply->page);
+    return answer_see_other (conn, path);
+}
+
+static int
+s_answer_update (struct mg_connection *conn, const char *id)
+{
+    int status;
+    json_t *form = s_read_form (conn, &status);
+    if (!form)
+        return status;
+    json_t *data = s_command_data (form);
+    json_object_set_new (data, "id", json_string (id));
+    reply_t *reply = worker_ask (worker_of (conn), "update message", &data);
+    status = s_status (reply);
+    if (status == 200)
+        status = s_answer_done (conn, reply);
+    else if (status == 409)
+        status = s_answer_edit (conn, status, id, reply->text); //  Both texts, ready to be sent
+    else if (s_wants_form (status))
+        status = s_answer_edit_again (conn, status, id, form, reply->text);
+    else
+        status = s_answer_refusal (conn, status, reply);
+    reply_destroy (&reply);
+    json_decref (form);
+    return status;
+}
+
+static int
+s_answer_delete (struct mg_connection *conn, const char *id)
+{
+    const struct mg_request_info *info = mg_get_request_info (conn);
+    if (!request_origin_allowed (info, worker_settings (worker_of (conn))))
+        return answer_error (conn, 403, NULL, NULL);
+    json_t *data = json_pack ("{s:s}", "id", id);
+    reply_t *reply = worker_ask (worker_of (conn), "delete message", &data);
+    int status = s_status (reply);
+    status = status == 200 ? s_answer_done (conn, reply) : s_answer_refusal (conn, status, reply);
+    reply_destroy (&reply);
+    return status;
+}
+
+static int
+s_answer_edit_form (struct mg_connection *conn, const char *id)
+{
+    json_t *data = json_pack ("{s:s}", "id", id);
+    reply_t *reply = worker_ask (worker_of (conn), "open edit page", &data);
+    int status = s_status (reply);
+    status = status == 200 ? s_answer_edit (conn, 200, id, reply->text)
+                           : s_answer_refusal (conn, status, reply);
+    reply_destroy (&reply);
+    return status;
+}
+
+int
+board_answer_message (struct mg_connection *conn, const char *rest)
+{
+    size_t digits = strspn (rest, "0123456789");
+    const char *verb = rest + digits;
+    if (digits == 0 || (*verb && !streq (verb, "/delete") && !streq (verb, "/edit")))
+        return answer_error (conn, 404, NULL, NULL);
+    if (!answer_allows (conn, streq (verb, "/edit") ? "GET, HEAD" : "POST"))
+        return 405;
+    char *id = strndup (rest, digits);
+    assert (id);
+    int status;
+    if (streq (verb, "/edit"))
+        status = s_answer_edit_form (conn, id);
+    else if (streq (verb, "/delete"))
+        status = s_answer_delete (conn, id);
+    else
+        status = s_answer_update (conn, id);
+    zstr_free (&id);
+    return status;
+}

@@ -1,0 +1,372 @@
+//  civetweb keeps a thread for each open WebSocket and has no call that gives a socket away, nor one
+//  that tells its descriptor. Three system calls do it:
+//
+//  1. The socket is the one descriptor whose getpeername () and getsockname () are the request's. It
+//     is looked for below the base only; since the sockets taken over live above, the search is
+//     bounded by what civetweb and the rest of the program hold, whatever the number of clients.
+//  2. F_DUPFD_CLOEXEC gives the open socket a second descriptor, above.
+//  3. dup2 () puts a socket whose peer has closed in the place of the first one, atomically: there
+//     is no moment at which civetweb's number is free for another thread's socket. civetweb then
+//     reads the end of a connection, and shuts down and closes the dead socket as if it were its own.
+//
+//  All dead sockets are one open file, made once. What civetweb does to it at the end (blocking mode,
+//  shutdown, close) changes nothing that another thread could notice, since it is dead already.
+//
+//  The number of bytes in civetweb's buffer is not public. The kernel knows how many bytes came in
+//  and how many wait unread; the rest went through civetweb, and where its buffer holds no more than
+//  the requests it has served, nothing was lost.
+
+#include "http/takeover.h"
+
+#include "config/log.h"
+
+#include <arpa/inet.h>
+#include <linux/sockios.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <sys/ioctl.h>
+
+//  Readings until two of them agree; on a quiet socket the first two do
+#define UNREAD_ATTEMPTS 16
+
+//  struct tcp_info as Linux 4.1 made it; that of the C library ends before the counts of bytes, and
+//  <linux/tcp.h> cannot be included beside it
+typedef struct {
+    struct tcp_info older;
+    uint64_t pacing_rate;
+    uint64_t max_pacing_rate;
+    uint64_t bytes_acked;
+    uint64_t bytes_received;
+} s_tcp_info_t;
+
+_Static_assert(offsetof (s_tcp_info_t, bytes_received) == 128, "the kernel's layout");
+
+struct takeover {
+    int base; //  Lowest descriptor for sockets taken over
+    int dead; //  A socket whose peer has closed; owned
+};
+
+takeover_t *
+takeover_new (int base)
+{
+    int ends[2];
+    if (socketpair (AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0) {
+        log_error ("takeover: could not make a socket: %s", strerror (errno));
+        return NULL;
+    }
+    close (ends[1]);
+    takeover_t *self = (takeover_t *) zmalloc (sizeof (takeover_t));
+    self->base = base;
+    self->dead = ends[0];
+    return self;
+}
+
+void
+takeover_destroy (takeover_t **self_p)
+{
+    assert (self_p);
+    if (*self_p) {
+        close ((*self_p)->dead);
+        freen (*self_p);
+    }
+}
+
+//  Whether the descriptor is a TCP socket from the peer to our local port. The peer's address and
+//  port with our port name one connection; our own address need not be compared.
+
+static bool
+s_is_between (int descriptor, const struct sockaddr_in *peer, in_port_t local_port)
+{
+    struct sockaddr_in address;
+    socklen_t size = sizeof (address);
+    if (getpeername (descriptor, (struct sockaddr *) &address, &size) != 0 ||
+        address.sin_family != AF_INET || address.sin_port != peer->sin_port ||
+        address.sin_addr.s_addr != peer->sin_addr.s_addr)
+        return false;
+    size = sizeof (address);
+    return getsockname (descriptor, (struct sockaddr *) &address, &size) == 0 &&
+           address.sin_family == AF_INET && address.sin_port == local_port;
+}
+
+static int
+s_find (const takeover_t *self, const struct mg_request_info *info)
+{
+    struct sockaddr_in peer = {.sin_family = AF_INET,
+                               .sin_port = htons ((uint16_t) info->remote_port)};
+    if (inet_pton (AF_INET, info->remote_addr, &peer.sin_addr) != 1)
+        return -1;
+    int found = -1;
+    for (int descriptor = 0; descriptor < self->base; descriptor++)
+        if (s_is_between (descriptor, &peer, htons ((uint16_t) info->server_port))) {
+            if (found >= 0)
+                return -1;
+            found = descriptor;
+        }
+    return found;
+}
+
+int
+takeover_steal (const takeover_t *self, const struct mg_request_info *info)
+{
+    int theirs = s_find (self, info);
+    if (theirs < 0)
+        return -1;
+    int ours = fcntl (theirs, F_DUPFD_CLOEXEC, self->base);
+    if (ours >= 0 && dup3 (self->dead, theirs, O_CLOEXEC) < 0) {
+        close (ours);
+        ours = -1;
+    }
+    return ours;
+}
+
+//  civetweb parses in place: each name and value is a string in its buffer, the ends of lines
+//  overwritten with NUL, but for the empty line that ends the headers.
+
+int64_t
+takeover_header_size (const struct mg_request_info *info)
+{
+    assert (info->num_headers > 0 && info->num_headers < MG_MAX_HEADERS);
+    const char *last = info->http_headers[info->num_headers - 1].value;
+    const char *end = last + strlen (last) + 1;
+    if (*end == '\0')
+        end++; //  The line ended with CRLF, not with LF alone
+    if (*end == '\r')
+        end++;
+    return end + 1 - info->request_method;
+}
+
+//  What came in and left the kernel again; -1 when the kernel does not tell.
+
+static int64_t
+s_taken (int descriptor, int64_t *received_p)
+{
+    s_tcp_info_t info = {0};
+    socklen_t size = sizeof (info);
+    int waiting = 0;
+    if (getsockopt (descriptor, IPPROTO_TCP, TCP_INFO, &info, &size) != 0 ||
+        ioctl (descriptor, SIOCINQ, &waiting) != 0 || size < sizeof (info))
+        return -1;
+    *received_p = (int64_t) info.bytes_received;
+    return *received_p - waiting;
+}
+
+//  The two numbers are read one after the other, and a frame may come in between: a reading counts
+//  once nothing came in during it and the next one.
+
+int64_t
+takeover_unread (int descriptor, int64_t consumed)
+{
+    int64_t received = -1;
+    for (int attempt = 0; attempt < UNREAD_ATTEMPTS; attempt++) {
+        int64_t before = received;
+        int64_t taken = s_taken (descriptor, &received);
+        if (taken < 0)
+            return -1;
+        if (received == before)
+            return taken > consumed ? taken - consumed : 0;
+    }
+    return -1;
+}
+
+//  ------------------------------------------------------------------------
+//  Self test: a real civetweb, whose sockets are taken over and echo one byte
+
+#define TEST_BASE     512
+#define TEST_CONNECTS 20000
+#define TEST_AT_ONCE  16
+
+typedef struct {
+    takeover_t *takeover;
+    atomic_int taken;
+    atomic_int unread; //  Connections that had bytes behind the handshake
+    atomic_int failed;
+} test_t;
+
+static const char s_handshake[] = "GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n"
+                                  "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+                                  "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+
+//  Takes the socket, waits for a byte, echoes it and closes: what a connection thread would do.
+
+static void
+s_test_ready (struct mg_connection *conn, void *args)
+{
+    test_t *test = (test_t *) args;
+    const struct mg_request_info *info = mg_get_request_info (conn);
+    int64_t *before = (int64_t *) mg_get_user_connection_data (conn);
+    int64_t consumed = takeover_header_size (info) + (before ? *before : 0);
+    int descriptor = takeover_steal (test->takeover, info);
+    if (descriptor < TEST_BASE) {
+        atomic_fetch_add (&test->failed, 1);
+        return;
+    }
+    if (takeover_unread (descriptor, consumed) != 0)
+        atomic_fetch_add (&test->unread, 1);
+    assert (fcntl (descriptor, F_GETFD) & FD_CLOEXEC);
+    fcntl (descriptor, F_SETFL, O_NONBLOCK);
+    struct pollfd ready = {.fd = descriptor, .events = POLLIN};
+    char byte = 0;
+    if (poll (&ready, 1, 1000) == 1 && recv (descriptor, &byte, 1, 0) == 1 &&
+        send (descriptor, &byte, 1, MSG_NOSIGNAL) == 1)
+        atomic_fetch_add (&test->taken, 1);
+    close (descriptor);
+}
+
+static int
+s_test_data (struct mg_connection *conn, int bits, char *data, size_t size, void *args)
+{
+    (void) conn, (void) bits, (void) data, (void) size, (void) args;
+    return 0; //  Ends civetweb's own loop
+}
+
+//  Counts the bytes of requests before the handshake on the same connection.
+
+static int
+s_test_page (struct mg_connection *conn, void *args)
+{
+    assert (args);
+    static int64_t size; //  One client at a time asks for pages in this test
+    size = takeover_header_size (mg_get_request_info (conn));
+    mg_set_user_connection_data (conn, &size);
+    mg_printf (conn, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    return 200;
+}
+
+static int
+s_test_connect (int port)
+{
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons ((uint16_t) port)};
+    address.sin_addr.s_addr = htonl (INADDR_LOOPBACK);
+    int client = socket (AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert (client >= 0);
+    //  Closing with a reset leaves no TIME_WAIT: 20,000 of them would use up the ports
+    struct linger linger = {.l_onoff = 1, .l_linger = 0};
+    setsockopt (client, SOL_SOCKET, SO_LINGER, &linger, sizeof (linger));
+    int rc = connect (client, (struct sockaddr *) &address, sizeof (address));
+    assert (rc == 0);
+    return client;
+}
+
+//  Sends text, reads until the reply holds what is expected, closes when asked to.
+
+static void
+s_test_exchange (int client, const char *text, const char *expected)
+{
+    ssize_t sent = send (client, text, strlen (text), MSG_NOSIGNAL);
+    assert (sent == (ssize_t) strlen (text));
+    char reply[1024] = "";
+    size_t size = 0;
+    while (!strstr (reply, expected)) {
+        ssize_t got = recv (client, reply + size, sizeof (reply) - size - 1, 0);
+        assert (got > 0);
+        size += (size_t) got;
+        reply[size] = '\0';
+    }
+}
+
+static void *
+s_test_client (void *args)
+{
+    int port = *(int *) args;
+    for (int count = 0; count < TEST_CONNECTS / TEST_AT_ONCE; count++) {
+        int client = s_test_connect (port);
+        s_test_exchange (client, s_handshake, "\r\n\r\n");
+        s_test_exchange (client, "x", "x");
+        close (client);
+    }
+    return NULL;
+}
+
+static int
+s_open_descriptors (void)
+{
+    zdir_t *folder = zdir_new ("/proc/self/fd", "-");
+    size_t count = zdir_count (folder);
+    zdir_destroy (&folder);
+    return (int) count;
+}
+
+//  Waits until all of civetweb's threads have cleaned up.
+
+static int
+s_settled_descriptors (int wanted)
+{
+    int64_t give_up = zclock_mono () + 3000;
+    while (s_open_descriptors () > wanted && zclock_mono () < give_up)
+        zclock_sleep (10);
+    return s_open_descriptors ();
+}
+
+static void
+s_test_leaks (test_t *test, int port)
+{
+    int before = s_open_descriptors ();
+    pthread_t clients[TEST_AT_ONCE];
+    for (int client = 0; client < TEST_AT_ONCE; client++)
+        pthread_create (&clients[client], NULL, s_test_client, &port);
+    for (int client = 0; client < TEST_AT_ONCE; client++)
+        pthread_join (clients[client], NULL);
+    assert (atomic_load (&test->failed) == 0);
+    assert (atomic_load (&test->taken) == TEST_CONNECTS);
+    assert (atomic_load (&test->unread) == 0);
+    assert (s_settled_descriptors (before) == before);
+}
+
+static void
+s_test_early_bytes (test_t *test, int port)
+{
+    //  A frame in one packet with the handshake is in civetweb's buffer, and noticed
+    int client = s_test_connect (port);
+    char *both = zsys_sprintf ("%s%s", s_handshake, "frame");
+    s_test_exchange (client, both, "\r\n\r\n");
+    zstr_free (&both);
+    s_test_exchange (client, "x", "x");
+    close (client);
+    assert (atomic_load (&test->unread) == 1);
+
+    //  Requests served before on the same connection are not mistaken for early bytes
+    client = s_test_connect (port);
+    s_test_exchange (client, "GET /page HTTP/1.1\r\nHost:localhost \r\n\r\n", "\r\n\r\nok");
+    s_test_exchange (client, s_handshake, "\r\n\r\n");
+    s_test_exchange (client, "x", "x");
+    close (client);
+    assert (atomic_load (&test->unread) == 1);
+    assert (takeover_unread (-1, 0) == -1);
+}
+
+void
+takeover_test (bool verbose)
+{
+    printf (" * takeover: ");
+    test_t test = {.takeover = takeover_new (TEST_BASE)};
+    assert (test.takeover);
+    mg_init_library (0);
+    const char *options[] = {
+        "listening_ports",   "127.0.0.1:0", "num_threads", "16", "tcp_nodelay", "1",
+        "enable_keep_alive", "yes",         NULL};
+    struct mg_callbacks callbacks = {0};
+    struct mg_context *civetweb = mg_start (&callbacks, NULL, options);
+    assert (civetweb);
+    struct mg_server_port port;
+    int rc = mg_get_server_ports (civetweb, 1, &port);
+    assert (rc == 1);
+    mg_set_websocket_handler (civetweb, "/ws", NULL, s_test_ready, s_test_data, NULL, &test);
+    mg_set_request_handler (civetweb, "/page", s_test_page, &test);
+
+    int64_t start = zclock_mono ();
+    s_test_leaks (&test, port.port);
+    if (verbose)
+        printf ("%d connects in %d ms ", TEST_CONNECTS, (int) (zclock_mono () - start));
+    s_test_early_bytes (&test, port.port);
+
+    //  A socket that is not there is not found
+    struct mg_request_info nobody = {.remote_addr = "192.0.2.1", .remote_port = 1};
+    assert (takeover_steal (test.takeover, &nobody) == -1);
+
+    mg_stop (civetweb);
+    mg_exit_library ();
+    takeover_destroy (&test.takeover);
+    takeover_destroy (&test.takeover);
+    printf ("OK\n");
+}

@@ -1,0 +1,37 @@
+//  takeover - takes an accepted socket out of civetweb's hands, so that no thread need wait on it
+//
+//  thread     made and destroyed by the server; civetweb's threads share it, it never changes
+//  descriptors  civetweb's lie below the base, the sockets taken over at the base and above
+
+#ifndef TAKEOVER_H_INCLUDED
+#define TAKEOVER_H_INCLUDED
+
+#include <civetweb.h>
+#include <czmq.h>
+
+typedef struct takeover takeover_t;
+
+//  Returns NULL when the system has no descriptor to spare (logged).
+takeover_t *takeover_new (int base);
+
+//  Takes NULL.
+void takeover_destroy (takeover_t **self_p);
+
+//  Moves the socket that the request came in on to a descriptor of at least the base, close-on-exec,
+//  and puts a dead socket in its place: when the handler returns, civetweb reads the end of the
+//  connection and cleans up. To be called by the request's own handler. Returns the descriptor, the
+//  caller's to close, or -1 when the socket is not found or no descriptor is left; then civetweb
+//  still has it.
+int takeover_steal (const takeover_t *self, const struct mg_request_info *info);
+
+//  The bytes of the request's line and headers, counted in civetweb's buffer. Only for a request of
+//  fewer headers than MG_MAX_HEADERS.
+int64_t takeover_header_size (const struct mg_request_info *info);
+
+//  How many bytes came in on the socket, were read by civetweb and do not belong to the first
+//  consumed bytes: they lie in civetweb's buffer and are lost. -1 when that cannot be told.
+int64_t takeover_unread (int descriptor, int64_t consumed);
+
+void takeover_test (bool verbose);
+
+#endif

@@ -1,0 +1,280 @@
+//  Answers carry the sequence number of their question: one that comes after its question was given
+//  up is dropped when the next one is asked.
+//
+//  Sites wait in the worker's own socket until its next request begins; the last one counts.
+
+#include "http/worker.h"
+
+#include "actors/connections.h"
+#include "actors/database.h"
+#include "actors/metrics.h"
+#include "http/request.h"
+
+//  Sockets on their way to one connection thread, from one worker
+#define HAND_OVER_QUEUE 1000
+
+struct worker {
+    pool_t *pool;         //  Borrowed from the server
+    int number;           //  From 0
+    site_t *site;         //  Our reference
+    zsock_t *database;    //  DEALER; owned
+    zsock_t *connections; //  PUSH; owned
+    zsock_t *sites;       //  PULL; owned
+    uint64_t sequence;    //  Of the last question
+
+    const struct mg_request_info *request; //  Borrowed from civetweb; NULL between requests
+    int64_t consumed;                      //  Bytes of the connection up to the end of this request
+    bool reserved; //  We count one WebSocket that no connection thread has yet
+};
+
+static zsock_t *
+s_new_database (void)
+{
+    zsock_t *database = zsock_new (ZMQ_DEALER);
+    assert (database);
+    zsock_set_sndtimeo (database, 0);
+    int rc = zsock_connect (database, DATABASE_COMMANDS);
+    assert (rc == 0);
+    return database;
+}
+
+//  Each worker begins with another thread, so that the first sockets do not all go to one.
+
+static zsock_t *
+s_new_connections (int threads, int number)
+{
+    zsock_t *connections = zsock_new (ZMQ_PUSH);
+    assert (connections);
+    zsock_set_sndtimeo (connections, 0);
+    zsock_set_sndhwm (connections, HAND_OVER_QUEUE);
+    for (int thread = 0; thread < threads; thread++) {
+        int rc = zsock_connect (connections, CONNECTIONS_ENDPOINT, (thread + number) % threads);
+        assert (rc == 0);
+    }
+    return connections;
+}
+
+worker_t *
+worker_new (pool_t *pool, int number, site_t *site)
+{
+    worker_t *self = (worker_t *) zmalloc (sizeof (worker_t));
+    self->pool = pool;
+    self->number = number;
+    self->site = site_ref (site);
+    self->database = s_new_database ();
+    self->connections = s_new_connections (pool->connection_threads, number);
+    self->sites = zsock_new (ZMQ_PULL);
+    assert (self->sites);
+    zsock_set_rcvtimeo (self->sites, 0);
+    int rc = zsock_connect (self->sites, WORKER_SITES, number);
+    assert (rc == 0);
+    return self;
+}
+
+static void
+s_take_sites (worker_t *self)
+{
+    site_t *site;
+    while (zsock_recv (self->sites, "p", &site) == 0) {
+        site_destroy (&self->site);
+        self->site = site;
+    }
+}
+
+void
+worker_destroy (worker_t **self_p)
+{
+    assert (self_p);
+    if (*self_p) {
+        worker_t *self = *self_p;
+        s_take_sites (self); //  Whatever was sent is ours to give back
+        zsock_destroy (&self->sites);
+        zsock_destroy (&self->connections);
+        zsock_destroy (&self->database);
+        site_destroy (&self->site);
+        freen (*self_p);
+    }
+}
+
+worker_t *
+worker_of (const struct mg_connection *conn)
+{
+    worker_t *self = (worker_t *) mg_get_thread_pointer (conn);
+    assert (self);
+    return self;
+}
+
+const pool_t *
+worker_pool (const worker_t *self)
+{
+    return self->pool;
+}
+
+const site_t *
+worker_site (const worker_t *self)
+{
+    return self->site;
+}
+
+const settings_t *
+worker_settings (const worker_t *self)
+{
+    return site_settings (self->site);
+}
+
+//  ------------------------------------------------------------------------
+//  Connections and requests
+
+void
+worker_open (worker_t *self)
+{
+    self->consumed = 0;
+    sweeper_set (self->pool->sweeper, self->number, SWEEPER_HEADER, NULL);
+}
+
+void
+worker_begin (worker_t *self, const struct mg_request_info *info)
+{
+    s_take_sites (self);
+    self->request = info;
+    if (info->num_headers > 0 && info->num_headers < MG_MAX_HEADERS)
+        self->consumed += takeover_header_size (info);
+    request_trim (info); //  Only now: it changes the bytes that were counted
+    if (info->content_length > 0)
+        self->consumed += info->content_length;
+    sweeper_set (self->pool->sweeper, self->number, SWEEPER_ANSWER, info);
+}
+
+void
+worker_end (worker_t *self, const struct mg_request_info *info)
+{
+    self->request = NULL;
+    if (self->reserved)
+        metrics_add (METRICS_CONNECTIONS_OPEN, -1);
+    self->reserved = false;
+    sweeper_set (self->pool->sweeper, self->number, SWEEPER_HEADER, info);
+}
+
+void
+worker_close (worker_t *self)
+{
+    sweeper_set (self->pool->sweeper, self->number, SWEEPER_IDLE, NULL);
+}
+
+const struct mg_request_info *
+worker_request (const worker_t *self)
+{
+    return self->request;
+}
+
+int64_t
+worker_consumed (const worker_t *self)
+{
+    return self->consumed;
+}
+
+void
+worker_read_body (worker_t *self, bool reading)
+{
+    sweeper_set (self->pool->sweeper, self->number, reading ? SWEEPER_BODY : SWEEPER_ANSWER,
+                 self->request);
+}
+
+//  Two that come for the last place at once may both be refused; never are there too many.
+
+bool
+worker_reserve (worker_t *self)
+{
+    metrics_add (METRICS_CONNECTIONS_OPEN, 1);
+    self->reserved = metrics_get (METRICS_CONNECTIONS_OPEN) <= self->pool->max_connections;
+    if (!self->reserved)
+        metrics_add (METRICS_CONNECTIONS_OPEN, -1);
+    return self->reserved;
+}
+
+int
+worker_hand_over (worker_t *self, int descriptor, bool subprotocol, const char *address)
+{
+    assert (self->reserved);
+    if (zsock_send (self->connections, "41s", (uint32_t) descriptor, (uint8_t) subprotocol,
+                    address) != 0) {
+        close (descriptor);
+        return -1;
+    }
+    self->reserved = false; //  The connection thread counts it out
+    metrics_add (METRICS_CONNECTIONS_TOTAL, 1);
+    return 0;
+}
+
+//  ------------------------------------------------------------------------
+//  The database actor
+
+static reply_t *
+s_reply_new (const char *status, const char *text)
+{
+    reply_t *self = (reply_t *) zmalloc (sizeof (reply_t));
+    self->status = strdup (status);
+    self->text = strdup (text);
+    assert (self->status && self->text);
+    return self;
+}
+
+void
+reply_destroy (reply_t **self_p)
+{
+    assert (self_p);
+    if (*self_p) {
+        zstr_free (&(*self_p)->status);
+        zstr_free (&(*self_p)->text);
+        freen (*self_p);
+    }
+}
+
+//  Waits for the answer to the last question; NULL when there is none in time.
+
+static reply_t *
+s_await (worker_t *self)
+{
+    reply_t *reply = NULL;
+    int64_t give_up = zclock_mono () + WORKER_PATIENCE_MS;
+    int64_t left;
+    while (!reply && (left = give_up - zclock_mono ()) > 0) {
+        zsock_set_rcvtimeo (self->database, (int) left);
+        uint64_t sequence = 0;
+        reply = (reply_t *) zmalloc (sizeof (reply_t));
+        int rc = zsock_recv (self->database, "8s888s", &sequence, &reply->status, &reply->id,
+                             &reply->page, &reply->pages, &reply->text);
+        if (rc != 0 || sequence != self->sequence)
+            reply_destroy (&reply);
+    }
+    return reply;
+}
+
+reply_t *
+worker_ask (worker_t *self, const char *action, json_t **data_p)
+{
+    json_t *command = json_pack ("{s:s, s:o}", "action", action, "data", *data_p);
+    *data_p = NULL;
+    char *text = command ? json_dumps (command, JSON_COMPACT) : NULL;
+    assert (text);
+    json_decref (command);
+    int rc = zsock_send (self->database, "18s", (uint8_t) DATABASE_REQUEST, ++self->sequence, text);
+    free (text);
+    if (rc != 0)
+        return s_reply_new ("busy", "The board has too much to do just now. Please try again.");
+    reply_t *reply = s_await (self);
+    return reply ? reply
+                 : s_reply_new ("unavailable", "The board gave no answer in time, so it may or may "
+                                               "not have done this. Please look, and try again.");
+}
+
+bool
+worker_database_ready (worker_t *self)
+{
+    if (zsock_send (self->database, "18", (uint8_t) DATABASE_READY, ++self->sequence) != 0)
+        return false;
+    reply_t *reply = s_await (self);
+    bool ready = reply && streq (reply->status, "ok");
+    reply_destroy (&reply);
+    return ready;
+}

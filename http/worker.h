@@ -1,0 +1,95 @@
+//  worker - what one of civetweb's threads owns: its sockets to the actors, its site, its request
+//
+//  thread     made, used and destroyed by the thread itself
+//  sends      DATABASE_COMMANDS     DEALER  REQUEST and READY, one at a time
+//             CONNECTIONS_ENDPOINT  PUSH    a socket taken over; all K take turns
+//  takes      WORKER_SITES          PULL    [p: site_t reference]; the worker owns it
+//  full       a request is answered "busy", a socket taken over is closed
+
+#ifndef WORKER_H_INCLUDED
+#define WORKER_H_INCLUDED
+
+#include <civetweb.h>
+#include <czmq.h>
+#include <jansson.h>
+#include <stdatomic.h>
+
+#include "config/site.h"
+#include "http/sweeper.h"
+#include "http/takeover.h"
+
+//  A printf format for the worker's number; the server binds it
+#define WORKER_SITES "inproc://sites/%d"
+
+//  The longest that a worker waits for the database actor
+#define WORKER_PATIENCE_MS 2000
+
+//  What the workers share: made by the server before the first of them
+typedef struct {
+    int connection_threads;  //  K
+    int64_t max_connections; //  WebSockets at once
+    bool loopback;           //  We listen on a loopback address
+    takeover_t *takeover;    //  Borrowed from the server; never changes
+    sweeper_t *sweeper;      //  Borrowed from the server; a worker writes its own row
+    atomic_bool draining;    //  Set by the server: no connection is kept
+} pool_t;
+
+//  The database actor's answer
+typedef struct {
+    char *status; //  "ok", or an error code of the contract
+    uint64_t id;
+    uint64_t page;
+    uint64_t pages;
+    char *text; //  HTML, or what is wrong in words
+} reply_t;
+
+typedef struct worker worker_t;
+
+//  Borrows the pool, takes a reference to the site.
+worker_t *worker_new (pool_t *pool, int number, site_t *site);
+
+//  Takes NULL.
+void worker_destroy (worker_t **self_p);
+
+//  The worker that handles the connection.
+worker_t *worker_of (const struct mg_connection *conn);
+
+const pool_t *worker_pool (const worker_t *self);
+
+//  The site and its settings, the same from a request's begin to its end.
+const site_t *worker_site (const worker_t *self);
+const settings_t *worker_settings (const worker_t *self);
+
+//  A connection's and a request's begin and end, told by civetweb's callbacks.
+void worker_open (worker_t *self);
+void worker_begin (worker_t *self, const struct mg_request_info *info);
+void worker_end (worker_t *self, const struct mg_request_info *info);
+void worker_close (worker_t *self);
+
+//  The current request, NULL outside of one: what civetweb could not parse has none.
+const struct mg_request_info *worker_request (const worker_t *self);
+
+//  Bytes of the connection up to the end of the current request.
+int64_t worker_consumed (const worker_t *self);
+
+//  Marks that a body is read from now on, or that this is over.
+void worker_read_body (worker_t *self, bool reading);
+
+//  Counts one more WebSocket, unless there are max_connections. Until worker_hand_over () has passed
+//  it on, the request's end counts it out again.
+bool worker_reserve (worker_t *self);
+
+//  Gives a socket that was taken over to a connection thread; closes it, and returns -1, when that
+//  thread's queue is full.
+int worker_hand_over (worker_t *self, int descriptor, bool subprotocol, const char *address);
+
+//  Sends a command of the contract to the database actor and waits for the answer. Takes data in any
+//  case. Always returns an answer, caller's to destroy: "busy" when the actor's queue is full,
+//  "unavailable" when it has not answered in time.
+reply_t *worker_ask (worker_t *self, const char *action, json_t **data_p);
+void reply_destroy (reply_t **self_p);
+
+//  Whether PostgreSQL answers.
+bool worker_database_ready (worker_t *self);
+
+#endif
