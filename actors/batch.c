@@ -1,0 +1,497 @@
+//  What was sent is remembered as steps, one for each result that will come: a statement of a
+//  command, the announcement of the writes before it, or a Sync. The steps up to a Sync are a unit:
+//  one transaction. It was committed if and only if no error came before the Sync's result; an error
+//  at commit comes as an extra result where the Sync's is expected.
+//
+//  In doubt. When a connection breaks, a unit whose Sync was sent may have been committed. The next
+//  connection first makes sure that the old one can commit no more (postgres). Then the commands run
+//  again, singly, and the statements themselves find out: an add has a key, which is stored once
+//  whoever tries; a delete that finds nothing has done its work; an update that finds its own text,
+//  one version on, as well.
+
+#include "actors/batch.h"
+#include "actors/schema.h"
+#include "actors/scratch.h"
+#include "config/log.h"
+
+const postgres_statement_t batch_statements[] = {
+    {"add", "WITH added AS (INSERT INTO messages (author, text, created_at, key)"
+            " VALUES ($1, $2, now(), $3) ON CONFLICT (key) DO NOTHING RETURNING id)"
+            " SELECT id FROM added UNION ALL SELECT id FROM messages WHERE key = $3 LIMIT 1"},
+    {"edit", "SELECT author, text, version FROM messages WHERE id = $1"},
+    {"update", "UPDATE messages SET author = $2, text = $3, version = version + 1"
+               " WHERE id = $1 RETURNING true, false"},
+    {"update version",
+     "WITH changed AS (UPDATE messages SET author = $2, text = $3, version = version + 1"
+     " WHERE id = $1 AND version = $4 RETURNING id)"
+     " SELECT EXISTS (SELECT FROM changed),"
+     " author = $2 AND text = $3 AND version = $4::integer + 1"
+     " FROM messages WHERE id = $1"},
+    {"delete", "DELETE FROM messages WHERE id = $1 RETURNING id"},
+    {"announce", "SELECT pg_notify('breadboard', current_setting('breadboard.origin')"
+                 " || ' ' || pg_current_xact_id() || ' BATCH many')"},
+    {NULL, NULL},
+};
+
+typedef enum { STATEMENT, ANNOUNCEMENT, SYNC } step_kind_t;
+
+typedef struct {
+    step_kind_t kind;
+    command_t *command; //  Borrowed from the batch; of a STATEMENT
+} step_t;
+
+struct batch {
+    command_t *commands[BATCH_SIZE]; //  Owned
+    size_t size;
+    step_t steps[3 * BATCH_SIZE]; //  What was sent; at most three for each command
+    size_t steps_sent;
+    size_t steps_taken;
+    size_t unit_start; //  The first step of the unit whose results come now
+    bool unit_failed;  //  An error came since
+    bool singly;       //  Each command is a unit
+    char sqlstate[6];  //  Of the unit's error
+};
+
+batch_t *
+batch_new (void)
+{
+    return (batch_t *) zmalloc (sizeof (batch_t));
+}
+
+void
+batch_destroy (batch_t **self_p)
+{
+    assert (self_p);
+    if (*self_p) {
+        batch_t *self = *self_p;
+        for (size_t index = 0; index < self->size; index++)
+            command_destroy (&self->commands[index]);
+        freen (*self_p);
+    }
+}
+
+void
+batch_add (batch_t *self, command_t **command_p)
+{
+    assert (self->size < BATCH_SIZE);
+    self->commands[self->size++] = *command_p;
+    *command_p = NULL;
+}
+
+size_t
+batch_size (const batch_t *self)
+{
+    return self->size;
+}
+
+command_t *
+batch_command (const batch_t *self, size_t index)
+{
+    assert (index < self->size);
+    return self->commands[index];
+}
+
+bool
+batch_writes (const batch_t *self)
+{
+    for (size_t index = 0; index < self->size; index++)
+        if (self->commands[index]->code == COMMAND_OK && command_writes (self->commands[index]))
+            return true;
+    return false;
+}
+
+//  ------------------------------------------------------------------------
+//  Sending
+
+static void
+s_add_step (batch_t *self, step_kind_t kind, command_t *command)
+{
+    self->steps[self->steps_sent++] = (step_t){kind, command};
+}
+
+static void
+s_send_statement (batch_t *self, postgres_t *postgres, command_t *command)
+{
+    char id[24];
+    char version[24];
+    snprintf (id, sizeof (id), "%" PRId64, command->id);
+    snprintf (version, sizeof (version), "%" PRId64, command->version);
+    const char *const add[] = {command->author, command->text, command->key};
+    const char *const by_id[] = {id, command->author, command->text, version};
+    if (command->action == COMMAND_ADD)
+        postgres_query (postgres, "add", 3, add);
+    else if (command->action == COMMAND_EDIT)
+        postgres_query (postgres, "edit", 1, by_id);
+    else if (command->action == COMMAND_DELETE)
+        postgres_query (postgres, "delete", 1, by_id);
+    else if (command->version == 0)
+        postgres_query (postgres, "update", 3, by_id);
+    else
+        postgres_query (postgres, "update version", 4, by_id);
+    s_add_step (self, STATEMENT, command);
+}
+
+//  Ends a unit: announces its writes to other servers, and syncs.
+
+static void
+s_send_end (batch_t *self, postgres_t *postgres, bool writes)
+{
+    if (writes) {
+        postgres_query (postgres, "announce", 0, NULL);
+        s_add_step (self, ANNOUNCEMENT, NULL);
+    }
+    postgres_sync (postgres);
+    s_add_step (self, SYNC, NULL);
+}
+
+batch_state_t
+batch_send (batch_t *self, postgres_t *postgres)
+{
+    self->steps_sent = 0;
+    self->steps_taken = 0;
+    self->unit_start = 0;
+    self->unit_failed = false;
+    for (size_t index = 0; index < self->size; index++) {
+        command_t *command = self->commands[index];
+        if (command->settled || command->code != COMMAND_OK || command->action == COMMAND_LIST)
+            continue;
+        s_send_statement (self, postgres, command);
+        if (self->singly)
+            s_send_end (self, postgres, command_writes (command));
+    }
+    if (self->steps_sent == 0)
+        return BATCH_DONE;
+    if (!self->singly)
+        s_send_end (self, postgres, batch_writes (self));
+    return BATCH_UNDERWAY;
+}
+
+//  ------------------------------------------------------------------------
+//  Taking results
+
+static void
+s_not_found (command_t *command)
+{
+    command_fail (command, COMMAND_NOT_FOUND,
+                  "There is no such message; it may have been deleted.");
+}
+
+static void
+s_take_edit (command_t *command, const PGresult *result)
+{
+    if (PQntuples (result) == 0) {
+        s_not_found (command);
+        return;
+    }
+    zstr_free (&command->author);
+    zstr_free (&command->text);
+    command->author = strdup (PQgetvalue (result, 0, 0));
+    command->text = strdup (PQgetvalue (result, 0, 1));
+    command->version = strtoll (PQgetvalue (result, 0, 2), NULL, 10);
+    if (!command->author || !command->text)
+        command_fail (command, COMMAND_UNAVAILABLE, "The server is out of memory.");
+}
+
+//  A row tells whether the message was changed, and whether it is as one change from here makes it.
+
+static void
+s_take_update (command_t *command, const PGresult *result)
+{
+    if (PQntuples (result) == 0)
+        s_not_found (command);
+    else if (*PQgetvalue (result, 0, 0) == 'f' &&
+             !(command->doubtful && *PQgetvalue (result, 0, 1) == 't'))
+        command_fail (command, COMMAND_CONFLICT,
+                      "Somebody else has changed this message meanwhile.");
+}
+
+static void
+s_take_rows (command_t *command, const PGresult *result)
+{
+    if (command->action == COMMAND_EDIT)
+        s_take_edit (command, result);
+    else if (command->action == COMMAND_UPDATE)
+        s_take_update (command, result);
+    else if (command->action == COMMAND_DELETE) {
+        if (PQntuples (result) == 0 && !command->doubtful)
+            s_not_found (command);
+    }
+    else if (PQntuples (result) == 1)
+        command->id = strtoll (PQgetvalue (result, 0, 0), NULL, 10);
+    else //  Another server stored the same key at this very moment
+        command_fail (command, COMMAND_BUSY, "The message is being stored; try again.");
+}
+
+static void
+s_take_error (batch_t *self, const PGresult *result)
+{
+    const char *sqlstate = PQresultErrorField (result, PG_DIAG_SQLSTATE);
+    snprintf (self->sqlstate, sizeof (self->sqlstate), "%s", sqlstate ? sqlstate : "");
+    self->unit_failed = true;
+}
+
+//  Tells the command of a unit that failed why: PostgreSQL's appendix A lists the states.
+
+static void
+s_fail_command (const batch_t *self, command_t *command)
+{
+    log_warning ("database: a command failed with SQLSTATE %s", self->sqlstate);
+    if (streq (self->sqlstate, "55P03") || streq (self->sqlstate, "40P01"))
+        command_fail (command, COMMAND_BUSY, "Somebody else keeps this message locked; try again.");
+    else if (strncmp (self->sqlstate, "22", 2) == 0 || strncmp (self->sqlstate, "23", 2) == 0)
+        command_fail (command, COMMAND_INVALID, "The database does not take this text.");
+    else
+        command_fail (command, COMMAND_UNAVAILABLE, "Saving does not work at the moment.");
+}
+
+//  Forgets the outcomes of a transaction that is void, or may be.
+
+static void
+s_reset (batch_t *self)
+{
+    for (size_t index = 0; index < self->steps_sent; index++) {
+        command_t *command = self->steps[index].command;
+        if (command && !command->settled) {
+            command->code = COMMAND_OK;
+            if (command->action == COMMAND_ADD)
+                command->id = 0;
+        }
+    }
+    self->singly = true;
+}
+
+static batch_state_t
+s_end_unit (batch_t *self)
+{
+    size_t start = self->unit_start;
+    bool failed = self->unit_failed;
+    self->unit_start = self->steps_taken;
+    self->unit_failed = false;
+    if (failed && !self->singly) {
+        s_reset (self);
+        return BATCH_AGAIN;
+    }
+    if (failed)
+        s_fail_command (self, self->steps[start].command);
+    if (self->singly)
+        self->steps[start].command->settled = true;
+    return self->steps_taken < self->steps_sent ? BATCH_UNDERWAY : BATCH_DONE;
+}
+
+batch_state_t
+batch_take (batch_t *self, const PGresult *result)
+{
+    assert (self->steps_taken < self->steps_sent);
+    const step_t *step = &self->steps[self->steps_taken];
+    ExecStatusType status = PQresultStatus (result);
+    if (status == PGRES_FATAL_ERROR)
+        s_take_error (self, result);
+    else if (status == PGRES_TUPLES_OK && step->kind == STATEMENT)
+        s_take_rows (step->command, result);
+    if (step->kind == SYNC && status != PGRES_PIPELINE_SYNC)
+        return BATCH_UNDERWAY; //  An error at commit, before the Sync's own result
+    self->steps_taken++;
+    return step->kind == SYNC ? s_end_unit (self) : BATCH_UNDERWAY;
+}
+
+void
+batch_doubt (batch_t *self)
+{
+    for (size_t index = 0; index < self->steps_sent; index++)
+        if (self->steps[index].command)
+            self->steps[index].command->doubtful = true;
+    s_reset (self);
+}
+
+//  ------------------------------------------------------------------------
+//  Self test
+
+//  Runs a batch on a connection, and ends the loop when it is done
+typedef struct {
+    zloop_t *loop;
+    postgres_t *postgres;
+    batch_t *batch;
+    int sends; //  How often it was sent
+} runner_t;
+
+static void
+s_runner_send (void *arg)
+{
+    runner_t *self = (runner_t *) arg;
+    self->sends++;
+    batch_state_t state = batch_send (self->batch, self->postgres);
+    assert (state == BATCH_UNDERWAY);
+    postgres_flush (self->postgres);
+}
+
+static int
+s_end_loop (zloop_t *loop, int timer, void *arg)
+{
+    (void) loop;
+    (void) timer;
+    (void) arg;
+    return -1;
+}
+
+static void
+s_runner_result (void *arg, PGresult *result)
+{
+    runner_t *self = (runner_t *) arg;
+    batch_state_t state = batch_take (self->batch, result);
+    PQclear (result);
+    if (state == BATCH_AGAIN)
+        s_runner_send (self);
+    else if (state == BATCH_DONE)
+        zloop_timer (self->loop, 0, 1, s_end_loop, NULL);
+}
+
+static void
+s_runner_down (void *arg, const char *reason)
+{
+    (void) arg;
+    printf ("%s\n", reason);
+    assert (false);
+}
+
+static void
+s_runner_notification (void *arg, const char *payload)
+{
+    (void) arg;
+    (void) payload;
+}
+
+//  Runs the batch; returns how often it was sent.
+
+static int
+s_run_batch (const scratch_t *scratch, batch_t *batch)
+{
+    static const postgres_handler_t handler = {s_runner_send, s_runner_down, s_runner_result,
+                                               s_runner_notification};
+    runner_t runner = {.loop = zloop_new (), .batch = batch};
+    zloop_set_nonstop (runner.loop, true);
+    runner.postgres = postgres_new (runner.loop, scratch_url (scratch), "us", batch_statements,
+                                    &handler, &runner);
+    zloop_start (runner.loop);
+    postgres_destroy (&runner.postgres);
+    zloop_destroy (&runner.loop);
+    return runner.sends;
+}
+
+static void
+s_add_json (batch_t *batch, const char *json)
+{
+    static const settings_t limits = {.board_author_max = 200, .board_text_max = 200};
+    command_t *command = command_new (json, strlen (json), &limits);
+    batch_add (batch, &command);
+}
+
+static void
+s_add_message (batch_t *batch, const char *text, const char *key)
+{
+    char json[200];
+    snprintf (json, sizeof (json),
+              "{\"action\":\"add message\",\"data\":{\"author\":\"Ann\",\"text\":\"%s\","
+              "\"key\":\"%s\"}}",
+              text, key);
+    s_add_json (batch, json);
+}
+
+static void
+s_add_change (batch_t *batch, const char *action, int64_t id, const char *more)
+{
+    char json[500];
+    snprintf (json, sizeof (json), "{\"action\":\"%s\",\"data\":{\"id\":%" PRId64 "%s}}", action,
+              id, more);
+    s_add_json (batch, json);
+}
+
+#define KEY_1 "8f14e45f-ceea-467f-9e53-0a5d5b7c1c01"
+#define KEY_2 "8f14e45f-ceea-467f-9e53-0a5d5b7c1c02"
+
+//  A batch without a failure is one transaction; a key is stored once, inside of one too.
+
+static int64_t
+s_test_together (const scratch_t *scratch)
+{
+    batch_t *batch = batch_new ();
+    s_add_message (batch, "one", KEY_1);
+    s_add_message (batch, "two", KEY_2);
+    s_add_message (batch, "one", KEY_1);
+    s_add_json (batch, "{\"action\":\"list messages\",\"data\":{\"page\":1}}");
+    s_add_json (batch, "no JSON");
+    assert (batch_size (batch) == 5 && batch_writes (batch));
+    int sends = s_run_batch (scratch, batch);
+    assert (sends == 1);
+    int64_t id = batch_command (batch, 0)->id;
+    assert (id > 0 && batch_command (batch, 2)->id == id);
+    assert (batch_command (batch, 1)->id != id);
+    assert (batch_command (batch, 4)->code == COMMAND_MALFORMED);
+    batch_destroy (&batch);
+    char *count = scratch_sql (scratch, "SELECT count(DISTINCT xmin::text) FROM messages");
+    assert (streq (count, "1"));
+    zstr_free (&count);
+    return id;
+}
+
+//  One that fails (an author longer than the column) costs the others nothing.
+
+static void
+s_test_singly (const scratch_t *scratch, int64_t id)
+{
+    char author[160];
+    snprintf (author, sizeof (author), ",\"author\":\"%0110d\",\"text\":\"t\"", 0);
+    batch_t *batch = batch_new ();
+    s_add_change (batch, "update message", id, ",\"author\":\"Bob\",\"text\":\"new\"");
+    s_add_change (batch, "update message", id, author);
+    s_add_change (batch, "delete message", 999999, "");
+    s_add_change (batch, "open edit page", id, "");
+    int sends = s_run_batch (scratch, batch);
+    assert (sends == 2);
+    assert (batch_command (batch, 0)->code == COMMAND_OK);
+    assert (batch_command (batch, 1)->code == COMMAND_INVALID);
+    assert (batch_command (batch, 2)->code == COMMAND_NOT_FOUND);
+    command_t *edit = batch_command (batch, 3);
+    assert (streq (edit->author, "Bob") && streq (edit->text, "new") && edit->version == 2);
+    batch_destroy (&batch);
+}
+
+//  What was committed by a connection that broke is found, not done twice.
+
+static void
+s_test_doubt (const scratch_t *scratch, int64_t id)
+{
+    batch_t *batch = batch_new ();
+    s_add_message (batch, "one", KEY_1);
+    s_add_change (batch, "update message", id,
+                  ",\"author\":\"Bob\",\"text\":\"new\",\"version\":1");
+    s_add_change (batch, "delete message", 999999, "");
+    s_run_batch (scratch, batch);
+    assert (batch_command (batch, 1)->code == COMMAND_CONFLICT); //  It was no retry
+    assert (batch_command (batch, 2)->code == COMMAND_NOT_FOUND);
+    batch_doubt (batch);
+    s_run_batch (scratch, batch);
+    assert (batch_command (batch, 0)->id == id);
+    for (size_t index = 0; index < 3; index++)
+        assert (batch_command (batch, index)->code == COMMAND_OK);
+    batch_destroy (&batch);
+    batch_destroy (&batch);
+}
+
+void
+batch_test (bool verbose)
+{
+    printf (" * batch: ");
+    if (verbose)
+        printf ("\n");
+    scratch_t *scratch = scratch_new ();
+    char *error = NULL;
+    PGconn *connection = postgres_connect_blocking (scratch_url (scratch), &error);
+    int rc = schema_upgrade (connection, &error);
+    assert (rc == 0);
+    PQfinish (connection);
+    int64_t id = s_test_together (scratch);
+    s_test_singly (scratch, id);
+    s_test_doubt (scratch, id);
+    scratch_destroy (&scratch);
+    printf ("OK\n");
+}

@@ -1,0 +1,56 @@
+//  batch - the commands that share one transaction, and how each of them ended
+//
+//  thread     the database actor's
+//  together   all statements, then one Sync: one transaction, one flush to disk for all
+//  singly     when one of them failed, the transaction is void, and all run again, each with a Sync
+//             of its own, so that one bad command costs no other its success
+
+#ifndef BATCH_H_INCLUDED
+#define BATCH_H_INCLUDED
+
+#include <czmq.h>
+
+#include "actors/command.h"
+#include "actors/postgres.h"
+
+#define BATCH_SIZE 256
+
+typedef struct batch batch_t;
+
+typedef enum {
+    BATCH_UNDERWAY, //  More results are to come
+    BATCH_DONE,     //  Each command has its outcome
+    BATCH_AGAIN     //  Failed as a whole: to be sent again, singly
+} batch_state_t;
+
+//  The statements that batches use, for postgres_new ().
+extern const postgres_statement_t batch_statements[];
+
+batch_t *batch_new (void);
+void batch_destroy (batch_t **self_p);
+
+//  Adds a command, and takes it. At most BATCH_SIZE.
+void batch_add (batch_t *self, command_t **command_p);
+
+size_t batch_size (const batch_t *self);
+
+//  Command number index, from 0 on, in order of arrival; borrowed.
+command_t *batch_command (const batch_t *self, size_t index);
+
+//  Whether any command changes a message, if all goes well.
+bool batch_writes (const batch_t *self);
+
+//  Queues the statements of all commands that need one, with their Syncs. Returns BATCH_DONE when
+//  none does, else BATCH_UNDERWAY.
+batch_state_t batch_send (batch_t *self, postgres_t *postgres);
+
+//  Takes the next result of what was sent.
+batch_state_t batch_take (batch_t *self, const PGresult *result);
+
+//  The connection broke before the last result came: nobody knows what was committed. Each command
+//  is marked as doubtful, and the batch can be sent again, singly, on the next connection.
+void batch_doubt (batch_t *self);
+
+void batch_test (bool verbose);
+
+#endif

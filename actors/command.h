@@ -1,0 +1,69 @@
+//  command - one request of a client, parsed and checked, and what became of it
+//
+//  thread     the database actor's, from parsing to answering
+//  source     the JSON that a client sent: a WebSocket's message, or what a civetweb thread made of a
+//             form. Both take the same way.
+
+#ifndef COMMAND_H_INCLUDED
+#define COMMAND_H_INCLUDED
+
+#include <czmq.h>
+
+#include "config/settings.h"
+
+typedef enum {
+    COMMAND_ADD,
+    COMMAND_LIST,
+    COMMAND_EDIT, //  Opens the edit form, changes nothing
+    COMMAND_UPDATE,
+    COMMAND_DELETE,
+    COMMAND_NONE //  Not one that we know
+} command_action_t;
+
+typedef enum {
+    COMMAND_OK,
+    COMMAND_MALFORMED,  //  Not JSON, or not a request
+    COMMAND_INVALID,    //  A field is missing, empty, too long, ...
+    COMMAND_NOT_FOUND,  //  No such message
+    COMMAND_CONFLICT,   //  The message is not in the version that the client saw
+    COMMAND_BUSY,       //  A queue is full, or somebody else keeps the row locked
+    COMMAND_UNAVAILABLE //  The database is away; nothing was written, for certain
+} command_code_t;
+
+typedef struct {
+    command_action_t action;
+    int64_t id;      //  UPDATE, DELETE, EDIT: the message; ADD: the new one, once stored
+    int64_t page;    //  LIST; never below 1
+    int64_t version; //  UPDATE: that the client saw, 0: it did not say; EDIT: the stored one
+    char *author;    //  Owned; trimmed; NULL where the action has none
+    char *text;      //  Owned; trimmed
+    char key[37];    //  ADD: a UUID, the client's or made here
+
+    uint64_t connection; //  Who asked: a WebSocket, or 0
+    zframe_t *requester; //  Who asked: a civetweb thread's routing id; owned; NULL for a WebSocket
+    uint64_t sequence;   //  The civetweb thread's number for it
+
+    command_code_t code;
+    char reason[160]; //  For people, when the code is not COMMAND_OK
+    bool settled;     //  The outcome is certain, whatever becomes of the connection now
+    bool doubtful;    //  May have been committed by a connection that broke; is run again
+} command_t;
+
+//  Parses and checks size bytes of JSON, valid UTF-8, against the limits in settings. Always returns
+//  a command; one that cannot be run has a code that is not COMMAND_OK. Caller owns it.
+command_t *command_new (const char *json, size_t size, const settings_t *settings);
+
+void command_destroy (command_t **self_p);
+
+//  Whether it changes a message.
+bool command_writes (const command_t *self);
+
+//  Sets code and reason (a printf format).
+void command_fail (command_t *self, command_code_t code, const char *format, ...) CHECK_PRINTF (3);
+
+//  "ok", "malformed", ...: the code's name in the protocol.
+const char *command_code_name (command_code_t code);
+
+void command_test (bool verbose);
+
+#endif

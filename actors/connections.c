@@ -1,0 +1,876 @@
+//  One epoll watches the descriptors of all connections and those of the actor's own ZeroMQ sockets.
+//  A ZeroMQ descriptor only says that something may have happened (zmq_getsockopt (3), ZMQ_FD), so
+//  before each wait every socket is asked, and emptied.
+//
+//  Whatever ends a connection only dooms it. It is destroyed at the end of the turn, when no event at
+//  hand and no walk through an audience can still lead to it; and it leaves epoll before it is closed:
+//  while another thread's getpeername (2) looks at the descriptor (http/takeover), closing alone would
+//  not take it out.
+
+#include "actors/connections.h"
+#include "actors/audience.h"
+#include "actors/database.h"
+#include "actors/metrics.h"
+#include "actors/scratch.h"
+#include "actors/swap.h"
+#include "actors/table.h"
+#include "config/log.h"
+#include "http/frame.h"
+
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define ARRIVALS_QUEUE  1000  //  Sockets handed over and not yet taken
+#define PUBLISHED_QUEUE 1000  //  zmsgs; the database actor waits when there are more
+#define BUFFER_BYTES    65536 //  Of input, taken in one go
+#define EVENTS_MAX      256   //  Taken in one turn
+#define PUBLISHED_MAX   64    //  Taken in one turn
+#define SWEEP_MS        1000
+#define PING_EVERY_S    20
+#define UNFINISHED_MS   10000 //  A message that does not end in this time is cut
+#define CLOSING_MS      2000  //  How long a client may take to answer a close frame
+#define HELLO_TRIES     100
+#define HELLO_WAIT_MS   50
+
+typedef struct {
+    int number;           //  K
+    zsock_t *pipe;        //  To our parent; the zactor owns it
+    zsock_t *arrivals;    //  PULL; owned
+    zsock_t *published;   //  SUB; owned
+    zsock_t *commands;    //  DEALER; owned
+    char endpoint[40];    //  Of arrivals
+    int epoll;            //  Owned; -1: none
+    byte *buffer;         //  For input; owned
+    site_t *site;         //  Our reference
+    zhashx_t *table;      //  Of connection_t by id; items are owned, destroyed by s_bury ()
+    zhashx_t *audiences;  //  Of audience_t by page; owned
+    audience_t *first;    //  That of page 1, which always is
+    zlistx_t *doomed;     //  Connections to destroy; borrowed from table
+    zlistx_t *paused;     //  Connections over their rate; borrowed from table
+    parcel_t *ping;       //  Owned
+    parcel_t *going_away; //  A close frame; owned
+    uint64_t last_id;     //  Of a connection
+    int64_t now_ms;       //  Of this turn
+    int64_t resume_ms;    //  When to look at the paused ones
+    int64_t sweep_ms;     //  When to sweep
+    int64_t drained_ms;   //  When draining ends at the latest; 0: we do not drain
+    bool quiet;           //  Clients are not read from
+    bool terminated;      //  $TERM has come
+} self_t;
+
+//  What a message of a client leads to
+typedef struct {
+    self_t *self;
+    connection_t *connection;
+} sender_t;
+
+//  ------------------------------------------------------------------------
+//  Watching, dooming, burying
+
+//  To be called after anything was done to a connection: watches for what it needs now, or dooms it.
+
+static void
+s_settle (self_t *self, connection_t *connection)
+{
+    if (connection->gone) {
+        if (!connection->doomed)
+            zlistx_add_end (self->doomed, connection);
+        connection->doomed = true;
+        return;
+    }
+    bool deaf = connection->paused || (self->quiet && !connection->closing_ms);
+    uint32_t events = (deaf ? 0 : EPOLLIN) | (connection_behind (connection) ? EPOLLOUT : 0);
+    if (events != connection->events) {
+        struct epoll_event event = {.events = events, .data.ptr = connection};
+        epoll_ctl (self->epoll, EPOLL_CTL_MOD, connection->descriptor, &event);
+        connection->events = events;
+    }
+}
+
+static audience_t *
+s_audience (self_t *self, int64_t page)
+{
+    audience_t *audience = (audience_t *) zhashx_lookup (self->audiences, &page);
+    if (!audience) {
+        audience = audience_new (page);
+        zhashx_insert (self->audiences, &audience->page, audience);
+    }
+    return audience;
+}
+
+//  Leaves its audience, which ends with its last connection.
+
+static void
+s_leave (self_t *self, connection_t *connection)
+{
+    audience_t *audience = connection->audience;
+    audience_leave (connection);
+    if (audience->size == 0 && audience != self->first)
+        zhashx_delete (self->audiences, &audience->page);
+}
+
+static void
+s_move (self_t *self, connection_t *connection, audience_t *audience)
+{
+    if (connection->audience != audience) {
+        s_leave (self, connection);
+        audience_join (audience, connection);
+    }
+}
+
+//  Destroys a doomed connection. Returns false when the database actor's queue is full: it must hear
+//  of it, so it is tried again at the next turn.
+
+static bool
+s_bury (self_t *self, connection_t *connection)
+{
+    if (connection->known && zsock_send (self->commands, "18", DATABASE_LEFT, connection->id) != 0)
+        return false;
+    if (connection->paused)
+        zlistx_delete (self->paused, zlistx_find (self->paused, connection));
+    epoll_ctl (self->epoll, EPOLL_CTL_DEL, connection->descriptor, NULL);
+    s_leave (self, connection);
+    zhashx_delete (self->table, &connection->id);
+    connection_destroy (&connection);
+    metrics_add (METRICS_CONNECTIONS_OPEN, -1);
+    return true;
+}
+
+static void
+s_bury_doomed (self_t *self)
+{
+    for (size_t count = zlistx_size (self->doomed); count > 0; count--) {
+        connection_t *connection = (connection_t *) zlistx_detach (self->doomed, NULL);
+        if (!s_bury (self, connection))
+            zlistx_add_end (self->doomed, connection);
+    }
+}
+
+//  ------------------------------------------------------------------------
+//  Sending
+
+//  Sends a close frame, and hears no more of the client but its end.
+
+static void
+s_close (self_t *self, connection_t *connection, parcel_t *close_frame)
+{
+    if (connection->closing_ms || connection->gone)
+        return;
+    if (connection_send (connection, close_frame) != 0)
+        connection->gone = true; //  It does not read anyway
+    connection->closing_ms = self->now_ms;
+    if (!connection_behind (connection))
+        shutdown (connection->descriptor, SHUT_WR);
+}
+
+//  Closes for a reason of ours.
+
+static void
+s_cut (self_t *self, connection_t *connection, int code, const char *reason)
+{
+    if (connection->closing_ms || connection->gone)
+        return;
+    zframe_t *frame = frame_new_close ((uint16_t) code, reason);
+    parcel_t *parcel = parcel_new (&frame);
+    s_close (self, connection, parcel);
+    parcel_destroy (&parcel);
+    metrics_add (METRICS_CONNECTIONS_CUT, 1);
+}
+
+//  Sends a private frame.
+
+static void
+s_send (self_t *self, connection_t *connection, parcel_t *parcel)
+{
+    if (!connection->closing_ms && connection_send (connection, parcel) != 0)
+        s_cut (self, connection, FRAME_CLOSE_TRY_LATER, "too slow");
+}
+
+//  The same, takes the frame; NULL: memory is out, the client may try again.
+
+static void
+s_send_frame (self_t *self, connection_t *connection, zframe_t *frame)
+{
+    if (!frame) {
+        s_cut (self, connection, FRAME_CLOSE_TRY_LATER, "out of memory");
+        return;
+    }
+    parcel_t *parcel = parcel_new (&frame);
+    s_send (self, connection, parcel);
+    parcel_destroy (&parcel);
+}
+
+//  ------------------------------------------------------------------------
+//  What clients send
+
+static void
+s_forward (self_t *self, connection_t *connection, const reassembly_event_t *event)
+{
+    int rc = zsock_send (self->commands, "18b", DATABASE_COMMAND, connection->id, event->payload,
+                         event->size);
+    if (rc == 0)
+        connection->known = true;
+    else
+        s_send_frame (self, connection,
+                      swap_new_notice (self->site, COMMAND_BUSY,
+                                       "The board is very busy; try again in a second."));
+}
+
+static void
+s_answer_close (self_t *self, connection_t *connection, const reassembly_event_t *event)
+{
+    zframe_t *frame = frame_new_close (event->close_code, "");
+    parcel_t *parcel = parcel_new (&frame);
+    s_close (self, connection, parcel);
+    parcel_destroy (&parcel);
+}
+
+//  Whether the client has used up its rate, and must not be read from for a while.
+
+static bool
+s_over_rate (self_t *self, connection_t *connection)
+{
+    const settings_t *settings = site_settings (self->site);
+    int64_t rate = settings->limits_messages_per_second;
+    rate_limit_take (&connection->bucket, rate, settings->limits_burst, self->now_ms);
+    int64_t wait_ms = rate_limit_wait_ms (&connection->bucket, rate, settings->limits_burst,
+                                          self->now_ms);
+    if (wait_ms == 0)
+        return false;
+    connection->paused = true;
+    zlistx_add_end (self->paused, connection);
+    if (self->resume_ms > self->now_ms + wait_ms)
+        self->resume_ms = self->now_ms + wait_ms;
+    return true;
+}
+
+//  Takes one message; returns whether to go on.
+
+static bool
+s_handle_message (const reassembly_event_t *event, void *arg)
+{
+    const sender_t *sender = (const sender_t *) arg;
+    self_t *self = sender->self;
+    connection_t *connection = sender->connection;
+    if (event->opcode == FRAME_TEXT)
+        s_forward (self, connection, event);
+    else if (event->opcode == FRAME_PING)
+        s_send_frame (self, connection, frame_new (FRAME_PONG, event->payload, event->size));
+    else if (event->opcode == FRAME_CLOSE)
+        s_answer_close (self, connection, event);
+    if (event->opcode == FRAME_TEXT || event->opcode == FRAME_PING)
+        return !s_over_rate (self, connection) && !connection->closing_ms && !connection->gone;
+    return true;
+}
+
+static void
+s_feed (self_t *self, connection_t *connection, size_t size)
+{
+    sender_t sender = {self, connection};
+    int code = reassembly_feed (&connection->reassembly, self->buffer, size,
+                                (size_t) site_settings (self->site)->limits_max_message_bytes,
+                                s_handle_message, &sender);
+    if (code)
+        s_cut (self, connection, code, "");
+    if (!reassembly_pending (connection->reassembly))
+        connection->unfinished_ms = 0;
+    else if (!connection->unfinished_ms)
+        connection->unfinished_ms = self->now_ms;
+}
+
+static void
+s_read (self_t *self, connection_t *connection)
+{
+    ssize_t size = recv (connection->descriptor, self->buffer, BUFFER_BYTES, MSG_DONTWAIT);
+    if (size == 0 || (size < 0 && errno != EAGAIN && errno != EINTR))
+        connection->gone = true;
+    else if (size > 0 && !connection->closing_ms)
+        s_feed (self, connection, (size_t) size);
+}
+
+static void
+s_handle_event (self_t *self, connection_t *connection, uint32_t events)
+{
+    if (connection->gone)
+        return;
+    if (events & EPOLLOUT) {
+        connection_flush (connection, connection->audience->newest);
+        if (connection->closing_ms && !connection_behind (connection))
+            shutdown (connection->descriptor, SHUT_WR);
+    }
+    if (events & EPOLLIN)
+        s_read (self, connection);
+    else if (events & (EPOLLHUP | EPOLLERR))
+        connection->gone = true;
+    s_settle (self, connection);
+}
+
+//  Goes on with clients whose rate allows them another message.
+
+static void
+s_resume_paused (self_t *self)
+{
+    if (self->now_ms < self->resume_ms)
+        return;
+    const settings_t *settings = site_settings (self->site);
+    self->resume_ms = INT64_MAX;
+    for (size_t count = zlistx_size (self->paused); count > 0; count--) {
+        connection_t *connection = (connection_t *) zlistx_detach (self->paused, NULL);
+        int64_t wait_ms = rate_limit_wait_ms (&connection->bucket,
+                                              settings->limits_messages_per_second,
+                                              settings->limits_burst, self->now_ms);
+        if (wait_ms > 0) {
+            zlistx_add_end (self->paused, connection);
+            if (self->resume_ms > self->now_ms + wait_ms)
+                self->resume_ms = self->now_ms + wait_ms;
+            continue;
+        }
+        connection->paused = false;
+        if (!connection->gone && !connection->closing_ms)
+            s_feed (self, connection, 0);
+        s_settle (self, connection);
+    }
+}
+
+//  ------------------------------------------------------------------------
+//  What is published
+
+//  Those who look past the last page look at the last one from now on; its frame is on the way.
+
+static void
+s_clamp (self_t *self, int64_t pages)
+{
+    audience_t *past;
+    do {
+        past = (audience_t *) zhashx_first (self->audiences);
+        while (past && past->page <= pages)
+            past = (audience_t *) zhashx_next (self->audiences);
+        audience_t *last = past ? s_audience (self, pages) : NULL;
+        for (size_t left = past ? past->size : 0; left > 0; left--)
+            s_move (self, past->connections[left - 1], last); //  The last move ends past
+    } while (past);
+}
+
+static void
+s_take_page (self_t *self, int64_t number, int64_t pages, parcel_t *parcel)
+{
+    s_clamp (self, pages);
+    audience_t *audience = (audience_t *) zhashx_lookup (self->audiences, &number);
+    if (!audience)
+        return;
+    audience_keep (audience, parcel);
+    for (size_t index = 0; index < audience->size; index++) {
+        connection_t *connection = audience->connections[index];
+        connection_show (connection, parcel);
+        s_settle (self, connection);
+    }
+}
+
+static void
+s_take_private (self_t *self, uint64_t id, int64_t page, parcel_t *parcel)
+{
+    connection_t *connection = (connection_t *) zhashx_lookup (self->table, &id);
+    if (!connection || connection->gone)
+        return;
+    if (page > 0) {
+        s_move (self, connection, s_audience (self, page));
+        audience_keep (connection->audience, parcel);
+        connection_show (connection, parcel);
+    }
+    else if ((parcel->data[0] & 0x0F) == FRAME_CLOSE)
+        s_close (self, connection, parcel);
+    else
+        s_send (self, connection, parcel);
+    s_settle (self, connection);
+}
+
+//  Takes one published zmsg; returns whether it is the answer to our HELLO.
+
+static bool
+s_take_published (self_t *self)
+{
+    char *topic = NULL;
+    uint64_t first = 0;
+    uint64_t second = 0;
+    zframe_t *frame = NULL;
+    zsock_recv (self->published, "s88f", &topic, &first, &second, &frame);
+    bool hello = *topic == 't' && first == 0;
+    parcel_t *parcel = parcel_new (&frame);
+    if (*topic == 'p')
+        s_take_page (self, strtoll (topic + strlen ("page/"), NULL, 10), (int64_t) second, parcel);
+    else if (!hello)
+        s_take_private (self, first, (int64_t) second, parcel);
+    parcel_destroy (&parcel);
+    zstr_free (&topic);
+    return hello;
+}
+
+//  ------------------------------------------------------------------------
+//  Arrivals, sweeping, draining
+
+static void
+s_take_arrival (self_t *self)
+{
+    uint32_t descriptor = 0;
+    uint8_t speaks_breadboard_1 = 0;
+    zsock_recv (self->arrivals, "41", &descriptor, &speaks_breadboard_1);
+    uint64_t id = ++self->last_id * (CONNECTIONS_THREADS_MAX + 1) + (uint64_t) self->number;
+    connection_t *connection = connection_new (id, (int) descriptor);
+    connection->speaks_breadboard_1 = speaks_breadboard_1 != 0;
+    rate_limit_init (&connection->bucket, site_settings (self->site)->limits_burst, self->now_ms);
+    zhashx_insert (self->table, &connection->id, connection);
+    audience_join (self->first, connection);
+    struct epoll_event event = {.events = EPOLLIN, .data.ptr = connection};
+    connection->events = EPOLLIN;
+    if (epoll_ctl (self->epoll, EPOLL_CTL_ADD, connection->descriptor, &event) != 0)
+        connection->gone = true; //  Out of watches: max_user_watches, in epoll (7)
+    metrics_add (METRICS_CONNECTIONS_TOTAL, 1);
+    if (self->drained_ms)
+        s_close (self, connection, self->going_away);
+    else
+        connection_show (connection, self->first->newest);
+    s_settle (self, connection);
+}
+
+static void
+s_sweep_connection (self_t *self, connection_t *connection)
+{
+    bool cut = connection->unfinished_ms && !connection->paused &&
+               self->now_ms - connection->unfinished_ms > UNFINISHED_MS;
+    uint64_t turn = (uint64_t) (self->now_ms / SWEEP_MS);
+    if (connection->closing_ms && self->now_ms - connection->closing_ms > CLOSING_MS)
+        connection->gone = true;
+    else if (cut)
+        s_cut (self, connection, FRAME_CLOSE_POLICY, "message not finished in time");
+    else if (!connection->closing_ms && !connection_behind (connection) &&
+             (connection->id / (CONNECTIONS_THREADS_MAX + 1) + turn) % PING_EVERY_S == 0)
+        connection_send (connection, self->ping);
+    s_settle (self, connection);
+}
+
+//  Once a second: pings a twentieth of the connections, and ends those that keep us waiting.
+
+static void
+s_sweep (self_t *self)
+{
+    if (self->now_ms < self->sweep_ms)
+        return;
+    self->sweep_ms = self->now_ms + SWEEP_MS;
+    for (connection_t *connection = (connection_t *) zhashx_first (self->table); connection;
+         connection = (connection_t *) zhashx_next (self->table))
+        s_sweep_connection (self, connection);
+}
+
+static void
+s_settle_all (self_t *self)
+{
+    for (connection_t *connection = (connection_t *) zhashx_first (self->table); connection;
+         connection = (connection_t *) zhashx_next (self->table))
+        s_settle (self, connection);
+}
+
+static void
+s_start_drain (self_t *self)
+{
+    while (zsock_events (self->published) & ZMQ_POLLIN)
+        s_take_published (self);
+    self->drained_ms = self->now_ms + CLOSING_MS;
+    for (connection_t *connection = (connection_t *) zhashx_first (self->table); connection;
+         connection = (connection_t *) zhashx_next (self->table)) {
+        s_close (self, connection, self->going_away);
+        s_settle (self, connection);
+    }
+}
+
+static void
+s_end_drain (self_t *self)
+{
+    if (!self->drained_ms || (zhashx_size (self->table) > 0 && self->now_ms < self->drained_ms))
+        return;
+    self->drained_ms = 0;
+    zsock_signal (self->pipe, 0);
+}
+
+static void
+s_take_order (self_t *self)
+{
+    char *command = NULL;
+    void *site = NULL;
+    zsock_recv (self->pipe, "sp", &command, &site);
+    if (streq (command, "SITE")) {
+        site_destroy (&self->site);
+        self->site = (site_t *) site;
+    }
+    else if (streq (command, "QUIET")) {
+        self->quiet = true;
+        s_settle_all (self);
+        zsock_signal (self->pipe, 0);
+    }
+    else if (streq (command, "DRAIN"))
+        s_start_drain (self);
+    else {
+        assert (streq (command, "$TERM"));
+        self->terminated = true;
+    }
+    zstr_free (&command);
+}
+
+//  ------------------------------------------------------------------------
+//  The actor
+
+static void
+s_free_audience (void **audience_p)
+{
+    audience_destroy ((audience_t **) audience_p);
+}
+
+static void
+s_self_destroy (self_t **self_p)
+{
+    assert (self_p);
+    if (*self_p) {
+        self_t *self = *self_p;
+        connection_t *connection;
+        while ((connection = (connection_t *) zhashx_first (self->table))) {
+            connection->known = false; //  The database actor ends, too
+            s_bury (self, connection);
+        }
+        zhashx_destroy (&self->table);
+        zhashx_destroy (&self->audiences);
+        zlistx_destroy (&self->doomed);
+        zlistx_destroy (&self->paused);
+        if (self->epoll >= 0)
+            close (self->epoll);
+        //  Closing gives the name back later, in libzmq's reaper thread; unbinding, now
+        if (self->arrivals)
+            zsock_unbind (self->arrivals, "%s", self->endpoint);
+        zsock_destroy (&self->arrivals);
+        zsock_destroy (&self->published);
+        zsock_destroy (&self->commands);
+        parcel_destroy (&self->ping);
+        parcel_destroy (&self->going_away);
+        site_destroy (&self->site);
+        freen (self->buffer);
+        freen (*self_p);
+    }
+}
+
+static parcel_t *
+s_parcel_new (zframe_t *frame)
+{
+    return parcel_new (&frame);
+}
+
+static void
+s_watch_socket (self_t *self, zsock_t *socket)
+{
+    struct epoll_event event = {.events = EPOLLIN, .data.ptr = NULL};
+    epoll_ctl (self->epoll, EPOLL_CTL_ADD, zsock_fd (socket), &event);
+}
+
+static void
+s_open_sockets (self_t *self)
+{
+    self->arrivals = zsock_new (ZMQ_PULL);
+    zsock_set_rcvhwm (self->arrivals, ARRIVALS_QUEUE);
+    if (zsock_bind (self->arrivals, "%s", self->endpoint) != 0)
+        zsock_destroy (&self->arrivals);
+
+    char own[16];
+    snprintf (own, sizeof (own), "to/%d/", self->number);
+    self->published = zsock_new (ZMQ_SUB);
+    zsock_set_rcvhwm (self->published, PUBLISHED_QUEUE);
+    zsock_set_subscribe (self->published, "page/");
+    zsock_set_subscribe (self->published, own); //  Last: when this one works, both do
+    zsock_connect (self->published, "%s", DATABASE_PUBLISHED);
+
+    self->commands = zsock_new (ZMQ_DEALER);
+    zsock_set_sndhwm (self->commands, DATABASE_QUEUE);
+    zsock_set_sndtimeo (self->commands, 0);
+    zsock_set_linger (self->commands, 0);
+    zsock_connect (self->commands, "%s", DATABASE_COMMANDS);
+}
+
+//  Asks the database actor to publish until we hear it: a subscription takes effect only some time
+//  after it was made. Page 1 is published behind its answer. Returns 0, or -1 when it is silent.
+
+static int
+s_hear (self_t *self)
+{
+    bool heard = false;
+    zsock_set_rcvtimeo (self->published, HELLO_WAIT_MS);
+    for (int tries = 0; tries < HELLO_TRIES && !self->first->newest; tries++) {
+        if (!heard)
+            zsock_send (self->commands, "18", DATABASE_HELLO, (uint64_t) self->number);
+        zpoller_t *poller = zpoller_new (self->published, NULL);
+        zpoller_set_nonstop (poller, true);
+        if (zpoller_wait (poller, HELLO_WAIT_MS))
+            heard = s_take_published (self) || heard;
+        zpoller_destroy (&poller);
+    }
+    return self->first->newest ? 0 : -1;
+}
+
+typedef struct {
+    int number;
+    site_t *site;
+} arguments_t;
+
+//  Returns NULL, with nothing left behind, when the actor cannot work (logged).
+
+static self_t *
+s_self_new (zsock_t *pipe, const arguments_t *arguments)
+{
+    self_t *self = (self_t *) zmalloc (sizeof (self_t));
+    self->pipe = pipe;
+    self->number = arguments->number;
+    self->site = arguments->site;
+    self->now_ms = zclock_mono ();
+    self->resume_ms = INT64_MAX;
+    self->buffer = (byte *) zmalloc (BUFFER_BYTES);
+    self->table = table_new (NULL);
+    self->audiences = table_new (s_free_audience);
+    self->first = s_audience (self, 1);
+    self->doomed = zlistx_new ();
+    self->paused = zlistx_new ();
+    self->ping = s_parcel_new (frame_new (FRAME_PING, "", 0));
+    self->going_away = s_parcel_new (
+        frame_new_close (FRAME_CLOSE_GOING_AWAY, "the server goes away"));
+    self->epoll = epoll_create1 (EPOLL_CLOEXEC);
+    snprintf (self->endpoint, sizeof (self->endpoint), CONNECTIONS_ENDPOINT, self->number);
+    s_open_sockets (self);
+    if (self->epoll < 0 || !self->arrivals) {
+        log_error ("connections: could not bind %s: already in use", self->endpoint);
+        s_self_destroy (&self);
+    }
+    else if (s_hear (self) != 0) {
+        log_error ("connections: the database actor is silent");
+        s_self_destroy (&self);
+    }
+    else {
+        s_watch_socket (self, self->pipe);
+        s_watch_socket (self, self->arrivals);
+        s_watch_socket (self, self->published);
+    }
+    return self;
+}
+
+//  Empties our sockets, as far as one turn may; returns whether something was left.
+
+static bool
+s_take_messages (self_t *self)
+{
+    while (!self->terminated && (zsock_events (self->pipe) & ZMQ_POLLIN))
+        s_take_order (self);
+    while (zsock_events (self->arrivals) & ZMQ_POLLIN)
+        s_take_arrival (self);
+    int taken = 0;
+    while (taken < PUBLISHED_MAX && (zsock_events (self->published) & ZMQ_POLLIN)) {
+        s_take_published (self);
+        taken++;
+    }
+    return taken == PUBLISHED_MAX;
+}
+
+static int
+s_timeout_ms (const self_t *self, bool more)
+{
+    if (more || self->terminated || zlistx_size (self->doomed) > 0)
+        return more || self->terminated ? 0 : 10;
+    int64_t until_ms = self->sweep_ms < self->resume_ms ? self->sweep_ms : self->resume_ms;
+    if (self->drained_ms && self->drained_ms < until_ms)
+        until_ms = self->drained_ms;
+    return until_ms > self->now_ms ? (int) (until_ms - self->now_ms) : 0;
+}
+
+static void
+s_turn (self_t *self)
+{
+    struct epoll_event events[EVENTS_MAX];
+    self->now_ms = zclock_mono ();
+    bool more = s_take_messages (self);
+    s_resume_paused (self);
+    s_sweep (self);
+    s_bury_doomed (self);
+    s_end_drain (self);
+    int count = epoll_wait (self->epoll, events, EVENTS_MAX, s_timeout_ms (self, more));
+    self->now_ms = zclock_mono ();
+    for (int index = 0; index < count; index++)
+        if (events[index].data.ptr)
+            s_handle_event (self, (connection_t *) events[index].data.ptr, events[index].events);
+    s_bury_doomed (self);
+}
+
+static void
+s_run (zsock_t *pipe, void *args)
+{
+    zsock_signal (pipe, 0); //  Releases zactor_new (), which cannot report failure
+    self_t *self = s_self_new (pipe, (const arguments_t *) args);
+    zsock_signal (pipe, self ? 0 : 1); //  Releases connections_new (), which can
+    while (self && !self->terminated)
+        s_turn (self);
+    s_self_destroy (&self);
+}
+
+zactor_t *
+connections_new (int number, site_t *site)
+{
+    arguments_t arguments = {number, site};
+    zactor_t *self = zactor_new (s_run, &arguments);
+    if (zsock_wait (self) != 0)
+        zactor_destroy (&self);
+    return self;
+}
+
+void
+connections_reload (zactor_t *self, site_t *site)
+{
+    zsock_send (self, "sp", "SITE", site_ref (site));
+}
+
+void
+connections_quiet (zactor_t *self)
+{
+    zstr_send (self, "QUIET");
+    zsock_wait (self);
+}
+
+void
+connections_drain (zactor_t **actors, int count)
+{
+    for (int number = 0; number < count; number++)
+        zstr_send (actors[number], "DRAIN");
+    for (int number = 0; number < count; number++)
+        zsock_wait (actors[number]);
+}
+
+//  ------------------------------------------------------------------------
+//  Self test
+
+//  A client at the other end of a socket that is handed to the actor
+typedef struct {
+    int descriptor;
+    byte data[65536]; //  Received and not looked at yet
+    size_t size;
+} client_t;
+
+static client_t *
+s_client_new (zsock_t *handing_over)
+{
+    client_t *self = (client_t *) zmalloc (sizeof (client_t));
+    int ends[2];
+    int rc = socketpair (AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends);
+    assert (rc == 0);
+    self->descriptor = ends[0];
+    metrics_add (METRICS_CONNECTIONS_OPEN, 1);
+    zsock_send (handing_over, "41s", (uint32_t) ends[1], 0, "192.0.2.1");
+    return self;
+}
+
+static void
+s_client_destroy (client_t **self_p)
+{
+    close ((*self_p)->descriptor);
+    freen (*self_p);
+}
+
+//  Sends a masked frame of less than 126 bytes; the mask is zero, so the payload goes as it is.
+
+static void
+s_client_send (client_t *self, int opcode, const char *payload)
+{
+    byte frame[140] = {(byte) (0x80 | opcode), (byte) (0x80 | strlen (payload))};
+    memcpy (frame + 6, payload, strlen (payload));
+    ssize_t rc = send (self->descriptor, frame, 6 + strlen (payload), MSG_NOSIGNAL);
+    assert (rc > 0);
+}
+
+//  Waits until the text has come, and forgets what came before it. Returns whether it did, before
+//  the end of the connection.
+
+static bool
+s_client_expect (client_t *self, const char *text, size_t size)
+{
+    for (;;) {
+        byte *found = (byte *) memmem (self->data, self->size, text, size);
+        if (found) {
+            self->size -= (size_t) (found + size - self->data);
+            memmove (self->data, found + size, self->size);
+            return true;
+        }
+        ssize_t rc = recv (self->descriptor, self->data + self->size,
+                           sizeof (self->data) - self->size, 0);
+        if (rc <= 0)
+            return false;
+        self->size += (size_t) rc;
+    }
+}
+
+static bool
+s_client_sees (client_t *self, const char *text)
+{
+    return s_client_expect (self, text, strlen (text));
+}
+
+static void
+s_test_clients (zsock_t *handing_over)
+{
+    client_t *ann = s_client_new (handing_over);
+    client_t *bob = s_client_new (handing_over);
+    assert (s_client_sees (ann, "#messages__list") && s_client_sees (bob, "#messages__list"));
+
+    s_client_send (
+        ann, FRAME_TEXT,
+        "{\"action\":\"add message\",\"data\":{\"author\":\"Ann\",\"text\":\"hi all\"}}");
+    assert (s_client_sees (ann, "hi all") && s_client_sees (bob, "hi all"));
+
+    s_client_send (bob, FRAME_TEXT, "no JSON");
+    assert (s_client_sees (bob, "malformed"));
+    s_client_send (bob, FRAME_PING, "are you there");
+    assert (s_client_sees (bob, "are you there"));
+
+    s_client_send (bob, FRAME_CLOSE, "\x03\xE8"); //  1000
+    assert (s_client_expect (bob, "\x88\x02\x03\xE8", 4));
+    assert (!s_client_sees (bob, "anything more"));
+    s_client_destroy (&bob);
+
+    s_client_send (ann, FRAME_BINARY, "");
+    assert (s_client_expect (ann, "\x88\x02\x03\xEB", 4)); //  1003
+    s_client_destroy (&ann);
+    while (metrics_get (METRICS_CONNECTIONS_OPEN) > 0)
+        zclock_sleep (5);
+}
+
+void
+connections_test (bool verbose)
+{
+    printf (" * connections: ");
+    if (verbose)
+        printf ("\n");
+    scratch_t *scratch = scratch_new ();
+    char *error = NULL;
+    zactor_t *database = database_new (scratch_site (), scratch_url (scratch), &error);
+    assert (database);
+    zactor_t *self = connections_new (3, scratch_site ());
+    assert (self);
+    assert (!connections_new (3, scratch_site ())); //  A second one is refused
+    zsock_t *handing_over = zsock_new_push (">inproc://connections/3");
+
+    s_test_clients (handing_over);
+    client_t *client = s_client_new (handing_over);
+    assert (s_client_sees (client, "#messages__list"));
+    site_t *site = scratch_site ();
+    connections_reload (self, site);
+    site_destroy (&site);
+    connections_quiet (self);
+    connections_drain (&self, 1);
+    assert (s_client_expect (client, "\x03\xE9", 2)); //  1001
+    s_client_destroy (&client);
+
+    zsock_destroy (&handing_over);
+    zactor_destroy (&self);
+    zactor_destroy (&database);
+    scratch_destroy (&scratch);
+    printf ("OK\n");
+}

@@ -1,0 +1,187 @@
+//  The page's rows become a JSON value, the template list.html makes HTML of that, and the HTML,
+//  wrapped for the browser (swap), is the ready frame that every viewer of the page gets.
+//
+//  The etag is FNV-1a, 64 bits (Fowler, Noll, Vo; isthe.com/chongo/tech/comp/fnv): it only has to tell
+//  two states of one page apart.
+
+#include "actors/page.h"
+#include "actors/scratch.h"
+#include "actors/swap.h"
+
+enum { COLUMN_PAGE, COLUMN_PAGES, COLUMN_ID, COLUMN_AUTHOR, COLUMN_TEXT, COLUMN_ISO, COLUMN_HUMAN };
+
+const char page_query[] =
+    "WITH board AS (SELECT greatest(1, (count(*) + $2 - 1) / $2) AS pages FROM messages),"
+    " wanted AS (SELECT DISTINCT least(p, pages) AS page, pages"
+    " FROM board, unnest($1::bigint[]) AS p)"
+    " SELECT page, pages, id, author, text,"
+    " to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'),"
+    " to_char(created_at AT TIME ZONE 'UTC', 'FMDD Mon YYYY, HH24:MI \"UTC\"')"
+    " FROM wanted LEFT JOIN LATERAL (SELECT id, author, text, created_at FROM messages"
+    " ORDER BY created_at DESC, id DESC LIMIT $2 OFFSET (page - 1) * $2) AS shown ON true"
+    " ORDER BY page DESC, created_at DESC, id DESC";
+
+static int64_t
+s_integer (const PGresult *result, int row, int column)
+{
+    return strtoll (PQgetvalue (result, row, column), NULL, 10);
+}
+
+static json_t *
+s_message (const PGresult *result, int row)
+{
+    return json_pack ("{s:s, s:s, s:s, s:s, s:s}", "id", PQgetvalue (result, row, COLUMN_ID),
+                      "author", PQgetvalue (result, row, COLUMN_AUTHOR), "text",
+                      PQgetvalue (result, row, COLUMN_TEXT), "created_at",
+                      PQgetvalue (result, row, COLUMN_ISO), "created_at_text",
+                      PQgetvalue (result, row, COLUMN_HUMAN));
+}
+
+//  {"page": N}, or false where there is no such page
+
+static json_t *
+s_neighbour (bool exists, int64_t number)
+{
+    return exists ? json_pack ("{s:I}", "page", number) : json_false ();
+}
+
+//  The data for list.html; NULL when memory is out.
+
+static json_t *
+s_data (const page_t *self, const PGresult *result, int row, int end)
+{
+    json_t *messages = json_array ();
+    for (; row < end; row++)
+        if (!PQgetisnull (result, row, COLUMN_ID) &&
+            json_array_append_new (messages, s_message (result, row)) != 0) {
+            json_decref (messages);
+            return NULL;
+        }
+    bool empty = json_array_size (messages) == 0;
+    return json_pack ("{s:I, s:I, s:b, s:b, s:o, s:o, s:o}", "page", self->number, "pages",
+                      self->pages, "many", self->pages > 1, "empty", empty, "previous",
+                      s_neighbour (self->number > 1, self->number - 1), "next",
+                      s_neighbour (self->number < self->pages, self->number + 1), "messages",
+                      messages);
+}
+
+static uint64_t
+s_hash (const char *text)
+{
+    uint64_t hash = 0xCBF29CE484222325u;
+    for (; *text; text++)
+        hash = (hash ^ (unsigned char) *text) * 0x100000001B3u;
+    return hash;
+}
+
+page_t *
+page_new (const site_t *site, const PGresult *result, int *row_p)
+{
+    page_t *self = (page_t *) zmalloc (sizeof (page_t));
+    self->number = s_integer (result, *row_p, COLUMN_PAGE);
+    self->pages = s_integer (result, *row_p, COLUMN_PAGES);
+    int end = *row_p;
+    while (end < PQntuples (result) && s_integer (result, end, COLUMN_PAGE) == self->number)
+        end++;
+    json_t *data = s_data (self, result, *row_p, end);
+    *row_p = end;
+    if (data) {
+        self->html = mustache_render (site_templates (site), "list.html", data, NULL);
+        self->etag = s_hash (self->html);
+        self->frame = swap_new ("#messages__list", self->html);
+        json_decref (data);
+    }
+    if (!self->frame)
+        page_destroy (&self);
+    return self;
+}
+
+void
+page_destroy (page_t **self_p)
+{
+    assert (self_p);
+    if (*self_p) {
+        page_t *self = *self_p;
+        zstr_free (&self->html);
+        zframe_destroy (&self->frame);
+        freen (*self_p);
+    }
+}
+
+//  ------------------------------------------------------------------------
+//  Self test
+
+//  A result as the query gives it, without a server: rows of page, pages, id, author, text; an id of
+//  NULL stands for a board without messages.
+
+static PGresult *
+s_result_new (const char *rows[][5], int count)
+{
+    PGresult *result = PQmakeEmptyPGresult (NULL, PGRES_TUPLES_OK);
+    PGresAttDesc columns[7] = {{.name = "page"},   {.name = "pages"}, {.name = "id"},
+                               {.name = "author"}, {.name = "text"},  {.name = "iso"},
+                               {.name = "human"}};
+    PQsetResultAttrs (result, 7, columns);
+    for (int row = 0; row < count; row++)
+        for (int column = 0; column < 7; column++) {
+            const char *value = column < 5 ? rows[row][column] : "2026-11-25T14:03:12.000000Z";
+            int size = value ? (int) strlen (value) : -1;
+            PQsetvalue (result, row, column, (char *) value, size);
+        }
+    return result;
+}
+
+static void
+s_test_pages (const site_t *site)
+{
+    const char *rows[][5] = {{"2", "2", "1", "Ann", "<b>first</b>"},
+                             {"1", "2", "3", "Bob", "third"},
+                             {"1", "2", "2", "Ann", "second"}};
+    PGresult *result = s_result_new (rows, 3);
+    int row = 0;
+    page_t *last = page_new (site, result, &row);
+    assert (last && row == 1 && last->number == 2 && last->pages == 2);
+    assert (strstr (last->html, "&lt;b&gt;first&lt;/b&gt;"));
+    assert (strstr (last->html, "messages__previous-page"));
+    assert (!strstr (last->html, "messages__next-page"));
+
+    page_t *first = page_new (site, result, &row);
+    assert (first && row == 3 && first->number == 1);
+    assert (strstr (first->html, "id=\"message--3\"") && strstr (first->html, "id=\"message--2\""));
+    assert (first->etag != last->etag);
+
+    row = 1;
+    page_t *again = page_new (site, result, &row); //  The same rows have the same etag
+    assert (again->etag == first->etag);
+    page_destroy (&again);
+    page_destroy (&first);
+    page_destroy (&last);
+    PQclear (result);
+}
+
+static void
+s_test_empty (const site_t *site)
+{
+    const char *rows[][5] = {{"1", "1", NULL, NULL, NULL}};
+    PGresult *result = s_result_new (rows, 1);
+    int row = 0;
+    page_t *self = page_new (site, result, &row);
+    assert (self && row == 1 && self->number == 1 && self->pages == 1);
+    assert (!strstr (self->html, "paginator") && !strstr (self->html, "<article"));
+    page_destroy (&self);
+    page_destroy (&self);
+    PQclear (result);
+}
+
+void
+page_test (bool verbose)
+{
+    printf (" * page: ");
+    if (verbose)
+        printf ("\n");
+    site_t *site = scratch_site ();
+    s_test_pages (site);
+    s_test_empty (site);
+    site_destroy (&site);
+    printf ("OK\n");
+}

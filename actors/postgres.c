@@ -1,0 +1,475 @@
+//  The connection is always in one of four states:
+//
+//  WAITING     there is none; a timer runs until the next try
+//  CONNECTING  PQconnectPoll () says what the socket must be ready for; a timer limits it, because
+//              libpq's own connect_timeout does not hold for that call
+//  PREPARING   the set-up pipeline is on its way; its results are ours, not the owner's
+//  UP          all results are the owner's
+//
+//  It stays in pipeline mode. PQgetResult () then gives NULL between two statements' results, and
+//  NULL again when nothing is left; so two NULLs in a row end a round of reading.
+
+#include "actors/postgres.h"
+#include "actors/schema.h"
+#include "actors/scratch.h"
+#include "config/log.h"
+
+#define RETRY_MIN_MS       100
+#define RETRY_MAX_MS       1000
+#define CONNECT_TIMEOUT_MS 5000
+
+typedef enum { WAITING, CONNECTING, PREPARING, UP } state_t;
+
+struct postgres {
+    zloop_t *loop;                          //  Borrowed
+    const char *url;                        //  Borrowed
+    const char *origin;                     //  Borrowed
+    const postgres_statement_t *statements; //  Borrowed
+    const postgres_handler_t *handler;      //  Borrowed
+    void *arg;                              //  The handler's
+    PGconn *connection;                     //  Owned; NULL while WAITING
+    zmq_pollitem_t watched;                 //  What the loop watches; events 0: nothing
+    int timer;                              //  Of the retry, or the connect timeout; -1: none
+    int retry_ms;                           //  The next delay, before jitter
+    state_t state;
+    bool broken;        //  Something could not be queued: out of memory
+    char pid[16];       //  Of our backend, the last one where there is none now; "": never had one
+    char started[40];   //  When it started; with pid it is unmistakable
+    char failure[1024]; //  Why the set-up failed; "": it did not
+};
+
+static void s_fail (postgres_t *self, const char *reason);
+
+//  ------------------------------------------------------------------------
+//  Waiting for the socket
+
+static int s_handle_socket (zloop_t *loop, zmq_pollitem_t *item, void *arg);
+
+static void
+s_watch (postgres_t *self, short events)
+{
+    int descriptor = self->connection ? PQsocket (self->connection) : -1;
+    if (descriptor < 0)
+        events = 0;
+    if (self->watched.events == events && self->watched.fd == descriptor)
+        return;
+    if (self->watched.events)
+        zloop_poller_end (self->loop, &self->watched);
+    self->watched = (zmq_pollitem_t){.fd = descriptor, .events = events};
+    if (events) {
+        zloop_poller (self->loop, &self->watched, s_handle_socket, self);
+        zloop_poller_set_tolerant (self->loop, &self->watched); //  An error is read from libpq
+    }
+}
+
+static void
+s_set_timer (postgres_t *self, int delay_ms, zloop_timer_fn *handler)
+{
+    if (self->timer >= 0)
+        zloop_timer_end (self->loop, self->timer);
+    self->timer = handler ? zloop_timer (self->loop, (size_t) delay_ms, 1, handler, self) : -1;
+}
+
+//  ------------------------------------------------------------------------
+//  Set-up
+
+static void
+s_ignore_notice (void *arg, const PGresult *notice)
+{
+    (void) arg;
+    log_debug ("database: notice %s", PQresultErrorField (notice, PG_DIAG_SQLSTATE));
+}
+
+//  Values that the url may replace stand before it, those that it must not behind it.
+
+static PGconn *
+s_connect (const char *url, bool blocking)
+{
+    const char *const keys[] = {"fallback_application_name",
+                                "connect_timeout",
+                                "keepalives_idle",
+                                "keepalives_interval",
+                                "keepalives_count",
+                                "tcp_user_timeout",
+                                "dbname",
+                                "client_encoding",
+                                NULL};
+    const char *const values[] = {"breadboard", "5", "10", "5", "3", "10000", url, "UTF8", NULL};
+    return blocking ? PQconnectdbParams (keys, values, 1) : PQconnectStartParams (keys, values, 1);
+}
+
+//  Queues the set-up as one pipeline. The backend of a connection that broke may still be at work:
+//  it is ended, and waited for, before anything else happens.
+
+static void
+s_send_set_up (postgres_t *self)
+{
+    PQenterPipelineMode (self->connection);
+    if (*self->pid) {
+        const char *const old[] = {self->pid, self->started};
+        PQsendQueryParams (self->connection,
+                           "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+                           " WHERE pid = $1::integer AND backend_start = $2::timestamptz",
+                           2, NULL, old, NULL, NULL, 0);
+    }
+    const char *const origin[] = {self->origin};
+    PQsendQueryParams (self->connection,
+                       "SELECT set_config('" SCHEMA_ORIGIN "', $1, false),"
+                       " set_config('lock_timeout', '300ms', false),"
+                       " set_config('statement_timeout', '10s', false)",
+                       1, NULL, origin, NULL, NULL, 0);
+    PQsendQueryParams (self->connection, "LISTEN " SCHEMA_CHANNEL, 0, NULL, NULL, NULL, NULL, 0);
+    for (const postgres_statement_t *statement = self->statements; statement->name; statement++)
+        PQsendPrepare (self->connection, statement->name, statement->sql, 0, NULL);
+    PQsendQueryParams (self->connection,
+                       "SELECT pid, backend_start FROM pg_stat_activity"
+                       " WHERE pid = pg_backend_pid()",
+                       0, NULL, NULL, NULL, NULL, 0);
+    postgres_sync (self);
+    postgres_flush (self);
+}
+
+static void
+s_finish_set_up (postgres_t *self)
+{
+    if (*self->failure) {
+        s_fail (self, self->failure);
+        return;
+    }
+    s_set_timer (self, 0, NULL);
+    self->retry_ms = RETRY_MIN_MS;
+    self->state = UP;
+    self->handler->up (self->arg);
+}
+
+static void
+s_take_set_up_result (postgres_t *self, PGresult *result)
+{
+    ExecStatusType status = PQresultStatus (result);
+    if (status == PGRES_FATAL_ERROR && !*self->failure)
+        snprintf (self->failure, sizeof (self->failure), "%s", PQresultErrorMessage (result));
+    else if (status == PGRES_TUPLES_OK && PQntuples (result) == 1 && PQnfields (result) == 2) {
+        snprintf (self->pid, sizeof (self->pid), "%s", PQgetvalue (result, 0, 0));
+        snprintf (self->started, sizeof (self->started), "%s", PQgetvalue (result, 0, 1));
+    }
+    PQclear (result);
+    if (status == PGRES_PIPELINE_SYNC)
+        s_finish_set_up (self);
+}
+
+static int
+s_handle_connect_timeout (zloop_t *loop, int timer, void *arg)
+{
+    (void) loop;
+    (void) timer;
+    postgres_t *self = (postgres_t *) arg;
+    self->timer = -1;
+    s_fail (self, "no answer in 5 s");
+    return 0;
+}
+
+static void
+s_poll_connection (postgres_t *self)
+{
+    switch (PQconnectPoll (self->connection)) {
+    case PGRES_POLLING_READING:
+        s_watch (self, ZMQ_POLLIN);
+        break;
+    case PGRES_POLLING_WRITING:
+        s_watch (self, ZMQ_POLLOUT);
+        break;
+    case PGRES_POLLING_OK:
+        PQsetnonblocking (self->connection, 1);
+        self->state = PREPARING;
+        s_send_set_up (self);
+        break;
+    default:
+        s_fail (self, PQerrorMessage (self->connection));
+    }
+}
+
+static int
+s_handle_retry (zloop_t *loop, int timer, void *arg)
+{
+    (void) loop;
+    (void) timer;
+    postgres_t *self = (postgres_t *) arg;
+    self->timer = -1;
+    *self->failure = 0;
+    self->broken = false;
+    self->connection = s_connect (self->url, false);
+    if (!self->connection || PQstatus (self->connection) == CONNECTION_BAD)
+        s_fail (self, self->connection ? PQerrorMessage (self->connection) : "out of memory");
+    else {
+        PQsetNoticeReceiver (self->connection, s_ignore_notice, NULL);
+        self->state = CONNECTING;
+        s_set_timer (self, CONNECT_TIMEOUT_MS, s_handle_connect_timeout);
+        s_watch (self, ZMQ_POLLOUT); //  As libpq's manual says: as if it had asked for writing
+    }
+    return 0;
+}
+
+//  Ends the connection and tries anew later. The reason may lie inside of the connection.
+
+static void
+s_fail (postgres_t *self, const char *reason)
+{
+    char *copy = strdup (reason);
+    s_watch (self, 0);
+    PQfinish (self->connection);
+    self->connection = NULL;
+    self->state = WAITING;
+    int half_ms = self->retry_ms / 2;
+    s_set_timer (self, half_ms + randof (half_ms), s_handle_retry);
+    self->retry_ms = 2 * self->retry_ms < RETRY_MAX_MS ? 2 * self->retry_ms : RETRY_MAX_MS;
+    copy[strcspn (copy, "\n")] = 0; //  libpq's further lines are guesses
+    self->handler->down (self->arg, copy);
+    free (copy);
+}
+
+//  ------------------------------------------------------------------------
+//  At work
+
+//  Takes what has come, until nothing is left or the connection is gone (a handler may end it).
+
+static void
+s_take_results (postgres_t *self)
+{
+    bool gap = false;
+    while (self->connection && !PQisBusy (self->connection)) {
+        PGresult *result = PQgetResult (self->connection);
+        if (!result && gap)
+            break;
+        gap = !result;
+        if (result && self->state == UP)
+            self->handler->result (self->arg, result);
+        else if (result)
+            s_take_set_up_result (self, result);
+    }
+}
+
+static void
+s_take_notifications (postgres_t *self)
+{
+    PGnotify *notification;
+    while (self->connection && (notification = PQnotifies (self->connection))) {
+        self->handler->notification (self->arg, notification->extra);
+        PQfreemem (notification);
+    }
+}
+
+static int
+s_handle_socket (zloop_t *loop, zmq_pollitem_t *item, void *arg)
+{
+    (void) loop;
+    (void) item;
+    postgres_t *self = (postgres_t *) arg;
+    if (self->state == CONNECTING) {
+        s_poll_connection (self);
+        return 0;
+    }
+    //  Results that came before the end are taken first: they may hold the commit
+    bool alive = PQconsumeInput (self->connection) == 1;
+    s_take_results (self);
+    s_take_notifications (self);
+    if (self->connection && (!alive || PQstatus (self->connection) == CONNECTION_BAD))
+        s_fail (self, PQerrorMessage (self->connection));
+    else if (self->connection)
+        postgres_flush (self);
+    return 0;
+}
+
+bool
+postgres_is_up (const postgres_t *self)
+{
+    return self->state == UP;
+}
+
+void
+postgres_query (postgres_t *self, const char *name, int count, const char *const *values)
+{
+    if (PQsendQueryPrepared (self->connection, name, count, values, NULL, NULL, 0) != 1)
+        self->broken = true;
+}
+
+void
+postgres_sync (postgres_t *self)
+{
+    if (PQpipelineSync (self->connection) != 1)
+        self->broken = true;
+}
+
+void
+postgres_flush (postgres_t *self)
+{
+    //  That the socket cannot be written to shows when it is read, and then with the server's reason
+    bool more = PQflush (self->connection) == 1;
+    s_watch (self, more ? ZMQ_POLLIN | ZMQ_POLLOUT : ZMQ_POLLIN);
+    if (self->broken)
+        s_fail (self, PQerrorMessage (self->connection));
+}
+
+postgres_t *
+postgres_new (zloop_t *loop, const char *url, const char *origin,
+              const postgres_statement_t *statements, const postgres_handler_t *handler, void *arg)
+{
+    postgres_t *self = (postgres_t *) zmalloc (sizeof (postgres_t));
+    self->loop = loop;
+    self->url = url;
+    self->origin = origin;
+    self->statements = statements;
+    self->handler = handler;
+    self->arg = arg;
+    self->timer = -1;
+    self->retry_ms = RETRY_MIN_MS;
+    s_set_timer (self, 0, s_handle_retry);
+    return self;
+}
+
+void
+postgres_destroy (postgres_t **self_p)
+{
+    assert (self_p);
+    if (*self_p) {
+        postgres_t *self = *self_p;
+        s_set_timer (self, 0, NULL);
+        s_watch (self, 0);
+        PQfinish (self->connection);
+        freen (*self_p);
+    }
+}
+
+PGconn *
+postgres_connect_blocking (const char *url, char **error_p)
+{
+    PGconn *connection = s_connect (url, true);
+    if (PQstatus (connection) == CONNECTION_OK)
+        return connection;
+    char *reason = strdup (connection ? PQerrorMessage (connection) : "out of memory");
+    reason[strcspn (reason, "\n")] = 0;
+    *error_p = zsys_sprintf ("database: could not connect: %s; start it, or correct database.url",
+                             reason);
+    free (reason);
+    PQfinish (connection);
+    return NULL;
+}
+
+//  ------------------------------------------------------------------------
+//  Self test
+
+//  What the connection told, and the process that served it at first
+typedef struct {
+    postgres_t *postgres;
+    zloop_t *loop;
+    int ups;
+    int downs;
+    int syncs;
+    char value[64]; //  Of the last row
+    char payload[64];
+} witness_t;
+
+static const postgres_statement_t s_test_statements[] = {
+    {"echo", "SELECT $1::text"},
+    {"pid", "SELECT pg_backend_pid()"},
+    {NULL, NULL},
+};
+
+//  Each time that it is up, the witness asks something, and ends the loop when it has the answer.
+
+static void
+s_witness_up (void *arg)
+{
+    witness_t *self = (witness_t *) arg;
+    self->ups++;
+    const char *const values[] = {"bread"};
+    postgres_query (self->postgres, self->ups == 1 ? "pid" : "echo", self->ups > 1, values);
+    postgres_sync (self->postgres);
+    postgres_flush (self->postgres);
+}
+
+static void
+s_witness_down (void *arg, const char *reason)
+{
+    witness_t *self = (witness_t *) arg;
+    assert (*reason);
+    self->downs++;
+}
+
+static int
+s_end_loop (zloop_t *loop, int timer, void *arg)
+{
+    (void) loop;
+    (void) timer;
+    (void) arg;
+    return -1;
+}
+
+static void
+s_witness_result (void *arg, PGresult *result)
+{
+    witness_t *self = (witness_t *) arg;
+    if (PQresultStatus (result) == PGRES_TUPLES_OK)
+        snprintf (self->value, sizeof (self->value), "%s", PQgetvalue (result, 0, 0));
+    else if (PQresultStatus (result) == PGRES_PIPELINE_SYNC) {
+        self->syncs++;
+        zloop_timer (self->loop, 200, 1, s_end_loop, NULL);
+    }
+    PQclear (result);
+}
+
+static void
+s_witness_notification (void *arg, const char *payload)
+{
+    witness_t *self = (witness_t *) arg;
+    snprintf (self->payload, sizeof (self->payload), "%s", payload);
+}
+
+static void
+s_test_reconnect (const scratch_t *scratch)
+{
+    static const postgres_handler_t handler = {s_witness_up, s_witness_down, s_witness_result,
+                                               s_witness_notification};
+    witness_t witness = {.loop = zloop_new ()};
+    zloop_set_nonstop (witness.loop, true);
+    witness.postgres = postgres_new (witness.loop, scratch_url (scratch), "origin",
+                                     s_test_statements, &handler, &witness);
+    zloop_start (witness.loop);
+    assert (postgres_is_up (witness.postgres) && witness.ups == 1 && witness.syncs == 1);
+
+    //  Somebody ends the backend; the connection comes back, and its statements with it
+    char sql[128];
+    snprintf (sql, sizeof (sql), "SELECT pg_terminate_backend(%s)", witness.value);
+    char *ended = scratch_sql (scratch, sql);
+    assert (streq (ended, "t"));
+    zstr_free (&ended);
+    zloop_start (witness.loop);
+    assert (witness.downs == 1 && witness.ups == 2 && streq (witness.value, "bread"));
+
+    scratch_run (scratch, "NOTIFY " SCHEMA_CHANNEL ", 'crumbs'");
+    zloop_timer (witness.loop, 200, 1, s_end_loop, NULL);
+    zloop_start (witness.loop);
+    assert (streq (witness.payload, "crumbs"));
+    postgres_destroy (&witness.postgres);
+    postgres_destroy (&witness.postgres);
+    zloop_destroy (&witness.loop);
+}
+
+void
+postgres_test (bool verbose)
+{
+    printf (" * postgres: ");
+    if (verbose)
+        printf ("\n");
+    char *error = NULL;
+    PGconn *connection = postgres_connect_blocking ("host=/nowhere", &error);
+    assert (!connection && error && strstr (error, "could not connect"));
+    zstr_free (&error);
+
+    scratch_t *scratch = scratch_new ();
+    connection = postgres_connect_blocking (scratch_url (scratch), &error);
+    assert (connection);
+    PQfinish (connection);
+    s_test_reconnect (scratch);
+    scratch_destroy (&scratch);
+    printf ("OK\n");
+}

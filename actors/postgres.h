@@ -1,0 +1,58 @@
+//  postgres - a connection to PostgreSQL that never blocks, and comes back by itself
+//
+//  thread     the database actor's; works inside its zloop
+//  set-up     each new connection first ends the backend of the one that broke, and waits until it is
+//             gone, so that nothing in doubt can still be committed; then it prepares the statements
+//             and listens to SCHEMA_CHANNEL
+//  retry      after 100 ms, then doubled up to 1 s, each with jitter
+
+#ifndef POSTGRES_H_INCLUDED
+#define POSTGRES_H_INCLUDED
+
+#include <czmq.h>
+#include <libpq-fe.h>
+
+typedef struct postgres postgres_t;
+
+typedef struct {
+    const char *name;
+    const char *sql;
+} postgres_statement_t;
+
+//  What the connection tells its owner. A result is the owner's from then on; a payload is lent.
+typedef struct {
+    void (*up) (void *arg);                                //  Ready for statements
+    void (*down) (void *arg, const char *reason);          //  It broke, or could not be made
+    void (*result) (void *arg, PGresult *result);          //  Of what the owner has sent
+    void (*notification) (void *arg, const char *payload); //  On SCHEMA_CHANNEL
+} postgres_handler_t;
+
+//  Starts to connect, inside the loop. url is a libpq connection string; origin names this server;
+//  statements end with one whose name is NULL. url, origin and statements are borrowed for as long
+//  as the object lives. Caller owns it.
+postgres_t *postgres_new (zloop_t *loop, const char *url, const char *origin,
+                          const postgres_statement_t *statements, const postgres_handler_t *handler,
+                          void *arg);
+
+void postgres_destroy (postgres_t **self_p);
+
+//  Whether statements can be sent.
+bool postgres_is_up (const postgres_t *self);
+
+//  Queues a prepared statement with text parameters.
+void postgres_query (postgres_t *self, const char *name, int count, const char *const *values);
+
+//  Queues a Sync: what was queued since the last one is one transaction. Its result, of status
+//  PGRES_PIPELINE_SYNC, comes after theirs.
+void postgres_sync (postgres_t *self);
+
+//  Sends what was queued, as far as PostgreSQL takes it now; the rest follows by itself.
+void postgres_flush (postgres_t *self);
+
+//  Opens a connection and waits for it, for start-up alone. Returns NULL when that fails, and then
+//  *error_p is a sentence, caller's to free. Caller ends it with PQfinish ().
+PGconn *postgres_connect_blocking (const char *url, char **error_p);
+
+void postgres_test (bool verbose);
+
+#endif

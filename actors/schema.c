@@ -1,0 +1,225 @@
+//  The schema has a version, kept in the table breadboard_schema. Each step below leads from one
+//  version to the next; all that are missing run in one transaction, under an advisory lock, so two
+//  servers that start at once take turns and the second finds nothing left to do.
+//
+//  Step 1 makes the table as the original application's migration makes it, or takes that one over
+//  with its rows; our own columns have defaults, so that the original application can go on writing.
+//  Its triggers announce what somebody else changed: the original application, or a hand in psql.
+
+#include "actors/schema.h"
+#include "actors/scratch.h"
+#include "config/log.h"
+
+//  Any number will do, as long as nobody else uses it: "bread" in ASCII
+#define LOCK_KEY "422995780964"
+
+//  Named in the announcement are at most 300 ids: NOTIFY takes less than 8,000 bytes
+static const char s_step_1[] =
+    "CREATE TABLE IF NOT EXISTS messages ("
+    " id bigserial PRIMARY KEY,"
+    " author varchar(100) NOT NULL,"
+    " text text NOT NULL,"
+    " created_at timestamptz NOT NULL);"
+    "ALTER TABLE messages"
+    " ADD COLUMN IF NOT EXISTS key uuid,"
+    " ADD COLUMN IF NOT EXISTS version integer NOT NULL DEFAULT 1;"
+    "CREATE UNIQUE INDEX IF NOT EXISTS messages_key ON messages (key);"
+    "CREATE INDEX IF NOT EXISTS messages_newest ON messages (created_at DESC, id DESC);"
+
+    "CREATE OR REPLACE FUNCTION breadboard_next_version () RETURNS trigger LANGUAGE plpgsql AS $$"
+    " BEGIN NEW.version := OLD.version + 1; RETURN NEW; END $$;"
+    "CREATE TRIGGER breadboard_next_version BEFORE UPDATE ON messages FOR EACH ROW"
+    " WHEN (NEW.version = OLD.version"
+    " AND (NEW.author, NEW.text) IS DISTINCT FROM (OLD.author, OLD.text))"
+    " EXECUTE FUNCTION breadboard_next_version ();"
+
+    "CREATE OR REPLACE FUNCTION breadboard_announce () RETURNS trigger LANGUAGE plpgsql AS $$"
+    " DECLARE ids text := 'many';"
+    " BEGIN"
+    "  IF TG_OP <> 'TRUNCATE' THEN"
+    "   SELECT CASE WHEN count(*) <= 300 THEN string_agg(id::text, ',') ELSE 'many' END INTO ids"
+    "    FROM (SELECT id FROM changed LIMIT 301) AS few;"
+    "  END IF;"
+    "  IF ids IS NOT NULL THEN"
+    "   PERFORM pg_notify('" SCHEMA_CHANNEL
+    "', '- ' || pg_current_xact_id() || ' ' || TG_OP || ' ' || ids);"
+    "  END IF;"
+    "  RETURN NULL;"
+    " END $$;"
+    "CREATE TRIGGER breadboard_inserted AFTER INSERT ON messages"
+    " REFERENCING NEW TABLE AS changed FOR EACH STATEMENT"
+    " WHEN (coalesce(current_setting('" SCHEMA_ORIGIN "', true), '') = '')"
+    " EXECUTE FUNCTION breadboard_announce ();"
+    "CREATE TRIGGER breadboard_updated AFTER UPDATE ON messages"
+    " REFERENCING NEW TABLE AS changed FOR EACH STATEMENT"
+    " WHEN (coalesce(current_setting('" SCHEMA_ORIGIN "', true), '') = '')"
+    " EXECUTE FUNCTION breadboard_announce ();"
+    "CREATE TRIGGER breadboard_deleted AFTER DELETE ON messages"
+    " REFERENCING OLD TABLE AS changed FOR EACH STATEMENT"
+    " WHEN (coalesce(current_setting('" SCHEMA_ORIGIN "', true), '') = '')"
+    " EXECUTE FUNCTION breadboard_announce ();"
+    "CREATE TRIGGER breadboard_truncated AFTER TRUNCATE ON messages FOR EACH STATEMENT"
+    " EXECUTE FUNCTION breadboard_announce ();";
+
+//  Step N, at N - 1, leads from version N - 1 to N
+static const char *const s_steps[] = {s_step_1};
+
+#define SCHEMA_VERSION ((int) (sizeof (s_steps) / sizeof (s_steps[0])))
+
+//  Runs SQL; returns its first value as a number (0: none), or -1, and then *error_p.
+
+static int
+s_run (PGconn *connection, const char *sql, char **error_p)
+{
+    PGresult *result = PQexec (connection, sql);
+    ExecStatusType status = PQresultStatus (result);
+    int value = -1;
+    if (status == PGRES_COMMAND_OK)
+        value = 0;
+    else if (status == PGRES_TUPLES_OK)
+        value = PQntuples (result) > 0 ? atoi (PQgetvalue (result, 0, 0)) : 0;
+    else
+        *error_p = zsys_sprintf ("database: could not make or upgrade the schema: %s",
+                                 PQresultErrorField (result, PG_DIAG_MESSAGE_PRIMARY));
+    PQclear (result);
+    return value;
+}
+
+//  Waits for its turn, and returns the schema's version, 0 where there is none yet; -1 on failure.
+
+static int
+s_lock (PGconn *connection, char **error_p)
+{
+    if (s_run (connection, "SET client_min_messages = warning", error_p) != 0 ||
+        s_run (connection, "BEGIN", error_p) != 0 ||
+        s_run (connection, "SELECT pg_advisory_xact_lock(" LOCK_KEY ")", error_p) < 0 ||
+        s_run (connection, "CREATE TABLE IF NOT EXISTS breadboard_schema (version integer)",
+               error_p) != 0)
+        return -1;
+    return s_run (connection, "SELECT max(version) FROM breadboard_schema", error_p);
+}
+
+static int
+s_step (PGconn *connection, int version, char **error_p)
+{
+    log_info ("schema: upgrading from version %d to %d", version, version + 1);
+    char sql[80];
+    snprintf (sql, sizeof (sql), "INSERT INTO breadboard_schema VALUES (%d)", version + 1);
+    return s_run (connection, s_steps[version], error_p) == 0 ? s_run (connection, sql, error_p)
+                                                              : -1;
+}
+
+int
+schema_upgrade (PGconn *connection, char **error_p)
+{
+    int version = s_lock (connection, error_p);
+    if (version > SCHEMA_VERSION) {
+        *error_p = zsys_sprintf ("database: its schema has version %d and this program knows %d:"
+                                 " run a newer breadboard",
+                                 version, SCHEMA_VERSION);
+        version = -1;
+    }
+    int rc = version < 0 ? -1 : 0;
+    for (; rc == 0 && version < SCHEMA_VERSION; version++)
+        rc = s_step (connection, version, error_p);
+    if (rc == 0)
+        rc = s_run (connection, "COMMIT", error_p);
+    if (rc != 0)
+        PQclear (PQexec (connection, "ROLLBACK"));
+    return rc;
+}
+
+//  ------------------------------------------------------------------------
+//  Self test
+
+static void
+s_expect (const scratch_t *scratch, const char *sql, const char *expected)
+{
+    char *value = scratch_sql (scratch, sql);
+    if (!streq (value, expected))
+        printf ("\n%s: %s, not %s\n", sql, value, expected);
+    assert (streq (value, expected));
+    zstr_free (&value);
+}
+
+static int
+s_upgrade (const scratch_t *scratch, char **error_p)
+{
+    PGconn *connection = PQconnectdb (scratch_url (scratch));
+    int rc = schema_upgrade (connection, error_p);
+    PQfinish (connection);
+    return rc;
+}
+
+//  A table as the original application's migration leaves it is taken over with its rows.
+
+static void
+s_test_take_over (const scratch_t *scratch)
+{
+    s_expect (scratch,
+              "CREATE TABLE messages (id bigserial PRIMARY KEY, author varchar(100) NOT NULL,"
+              " text text NOT NULL, created_at timestamptz NOT NULL);"
+              "INSERT INTO messages (author, text, created_at) VALUES ('Ann', 'old', now())",
+              "");
+    char *error = NULL;
+    int rc = s_upgrade (scratch, &error);
+    assert (rc == 0);
+    s_expect (scratch, "SELECT text || version FROM messages", "old1");
+    rc = s_upgrade (scratch, &error); //  Nothing is left to do
+    assert (rc == 0);
+    s_expect (scratch, "SELECT count(*) FROM breadboard_schema", "1");
+}
+
+//  Somebody else's change of a text makes a new version, and is announced.
+
+static void
+s_test_triggers (const scratch_t *scratch)
+{
+    PGconn *listener = PQconnectdb (scratch_url (scratch));
+    PQclear (PQexec (listener, "LISTEN " SCHEMA_CHANNEL));
+    s_expect (scratch, "UPDATE messages SET text = 'new'; SELECT version FROM messages", "2");
+    s_expect (scratch, "UPDATE messages SET text = 'new'; SELECT version FROM messages", "2");
+    s_expect (scratch, "SET " SCHEMA_ORIGIN " = 'us'; UPDATE messages SET text = 'ours'", "");
+    s_expect (scratch, "DELETE FROM messages WHERE id = 99; TRUNCATE messages", "");
+    PQconsumeInput (listener);
+    const char *expected[] = {" UPDATE 1", " UPDATE 1", " TRUNCATE many"};
+    for (size_t index = 0; index < 3; index++) {
+        PGnotify *notification = PQnotifies (listener);
+        assert (notification && strncmp (notification->extra, "- ", 2) == 0);
+        assert (strstr (notification->extra, expected[index]));
+        PQfreemem (notification);
+    }
+    assert (!PQnotifies (listener));
+    PQfinish (listener);
+}
+
+static void
+s_test_refusals (const scratch_t *scratch)
+{
+    char *error = NULL;
+    s_expect (scratch, "INSERT INTO breadboard_schema VALUES (1000)", "");
+    int rc = s_upgrade (scratch, &error);
+    assert (rc == -1 && error && strstr (error, "run a newer breadboard"));
+    zstr_free (&error);
+
+    s_expect (scratch, "DROP TABLE breadboard_schema, messages; CREATE TABLE messages (id bigint)",
+              "");
+    rc = s_upgrade (scratch, &error);
+    assert (rc == -1 && error);
+    zstr_free (&error);
+    s_expect (scratch, "SELECT count(*) FROM pg_tables WHERE tablename = 'breadboard_schema'", "0");
+}
+
+void
+schema_test (bool verbose)
+{
+    printf (" * schema: ");
+    if (verbose)
+        printf ("\n");
+    scratch_t *scratch = scratch_new ();
+    s_test_take_over (scratch);
+    s_test_triggers (scratch);
+    s_test_refusals (scratch);
+    scratch_destroy (&scratch);
+    printf ("OK\n");
+}

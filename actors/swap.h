@@ -1,0 +1,29 @@
+//  swap - what tells a browser to swap a piece of HTML in: {"selector": CSS, "html": HTML}
+//
+//  thread     any; it works on its arguments only
+//  frames     each is a whole RFC 6455 text frame, header and all, the caller's; NULL when memory
+//             is out
+
+#ifndef SWAP_H_INCLUDED
+#define SWAP_H_INCLUDED
+
+#include <czmq.h>
+
+#include "actors/command.h"
+#include "config/site.h"
+
+//  The frame that swaps html into the element that selector names.
+zframe_t *swap_new (const char *selector, const char *html);
+
+//  The frame that shows, in #notices, what became of a command that failed.
+zframe_t *swap_new_notice (const site_t *site, command_code_t code, const char *reason);
+
+//  The frame that shows the edit form of the message that the command has read.
+zframe_t *swap_new_form (const site_t *site, const command_t *edit);
+
+//  The edit form's HTML alone; caller frees; NULL when memory is out.
+char *swap_form_html (const site_t *site, const command_t *edit);
+
+void swap_test (bool verbose);
+
+#endif
