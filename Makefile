@@ -59,3 +59,81 @@ $(BUILD)/embedded.o: $(BUILD)/embedded.c config/embedded.h
 	$(CC) $(CPPFLAGS) $(CFLAGS) -c -o $@ $<
 
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
+
+#  ------------------------------------------------------------------------
+#  Checks
+
+.PHONY: check
+check: lint all
+	./breadboard_selftest
+
+#  check-page runs the test of the class page, verbosely
+check-%: breadboard_selftest
+	$(OUT)breadboard_selftest --verbose --test $*
+
+.PHONY: format
+format:
+	@scripts/need clang-format
+	clang-format -i $(EVERY_C) $(EVERY_H)
+
+.PHONY: lint
+lint: $(BUILD)/embedded.c
+	@scripts/need clang-format clang-tidy cppcheck
+	clang-format --dry-run --Werror $(EVERY_C) $(EVERY_H)
+	cppcheck --quiet --std=c11 '-DCHECK_PRINTF(n)=' --error-exitcode=1 --inline-suppr -j 2 -I. \
+	    --enable=warning,performance,portability --suppressions-list=.cppcheck $(SOURCES) $(MAIN)
+	printf '%s\n' $(SOURCES) $(MAIN) | xargs -P 2 -I FILE clang-tidy --quiet \
+	    --warnings-as-errors='*' FILE -- $(CPPFLAGS) -std=c11
+
+.PHONY: memcheck
+memcheck: all
+	@scripts/need valgrind
+	valgrind --quiet --error-exitcode=1 --leak-check=full --suppressions=tests/valgrind.supp \
+	    $(OUT)breadboard_selftest
+
+#  Seconds for each fuzz target; what it finds is left in build/fuzz
+FUZZ_SECONDS = 60
+FUZZERS = $(patsubst tests/%.c,%,$(wildcard tests/fuzz_*.c))
+
+.PHONY: fuzz $(FUZZERS)
+fuzz: $(FUZZERS)
+
+$(FUZZERS): $(BUILD)/embedded.c
+	@scripts/need clang libclang-rt-dev
+	@mkdir -p $(BUILD)/fuzz/$@
+	clang $(CPPFLAGS) -std=c11 -g -O1 -fsanitize=fuzzer,address,undefined \
+	    -fno-sanitize-recover=undefined -o $(BUILD)/fuzz/$@.bin tests/$@.c $(SOURCES) \
+	    $(BUILD)/embedded.c $(LDLIBS)
+	cd $(BUILD)/fuzz && ./$@.bin -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 $@
+
+.PHONY: screenshots
+screenshots: breadboard
+	@scripts/need chromium chromium-driver python3-selenium
+	/usr/bin/python3 tests/screenshots.py $(BUILD)/screenshots
+
+#  ------------------------------------------------------------------------
+#  Installing
+
+.PHONY: install
+install: breadboard
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/doc/breadboard
+	install -m 755 $(OUT)breadboard $(DESTDIR)$(PREFIX)/bin/breadboard
+	install -m 644 README.md config/breadboard.ini $(DESTDIR)$(PREFIX)/share/doc/breadboard
+
+.PHONY: clean
+clean:
+	rm -rf build breadboard breadboard_selftest
+
+.PHONY: help
+help:
+	@echo 'make                 builds ./breadboard and ./breadboard_selftest'
+	@echo 'make check           format, linters, build, class tests'
+	@echo 'make check-CLASS     the test of one class, verbosely'
+	@echo 'make format          lays out all C'
+	@echo 'make lint            clang-format (looks only), cppcheck, clang-tidy'
+	@echo 'make memcheck        class tests under valgrind'
+	@echo 'make fuzz            each fuzz target, FUZZ_SECONDS=60'
+	@echo 'make screenshots     the page in its states, into build/screenshots'
+	@echo 'make install         DESTDIR= PREFIX=/usr/local'
+	@echo 'make clean           removes what was built'
+	@echo 'scripts/test         installs what the tests need, and runs them all'

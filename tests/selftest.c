@@ -4,7 +4,36 @@
 //  process    each test is a process of its own, so that one that fails costs no other its run
 //  result     a line for each test, then "N passed, M failed"; exit status 1 when one failed
 
+#include "actors/audience.h"
+#include "actors/batch.h"
+#include "actors/command.h"
+#include "actors/connection.h"
+#include "actors/connections.h"
+#include "actors/database.h"
+#include "actors/metrics.h"
+#include "actors/page.h"
+#include "actors/parcel.h"
+#include "actors/postgres.h"
+#include "actors/private_postgres.h"
+#include "actors/schema.h"
+#include "actors/swap.h"
+#include "actors/table.h"
+#include "actors/viewers.h"
 #include "config/log.h"
+#include "config/settings.h"
+#include "config/site.h"
+#include "http/assets.h"
+#include "http/form.h"
+#include "http/frame.h"
+#include "http/rate_limit.h"
+#include "http/reassembly.h"
+#include "http/request.h"
+#include "http/server.h"
+#include "http/sweeper.h"
+#include "http/takeover.h"
+#include "http/utf8.h"
+#include "http/websocket.h"
+#include "templates/mustache.h"
 
 #include <sys/wait.h>
 
@@ -16,6 +45,35 @@ typedef struct {
 //  In the order in which they rest on each other
 static const class_t s_classes[] = {
     {"log", log_test},
+    {"settings", settings_test},
+    {"utf8", utf8_test},
+    {"rate_limit", rate_limit_test},
+    {"frame", frame_test},
+    {"reassembly", reassembly_test},
+    {"mustache", mustache_test},
+    {"metrics", metrics_test},
+    {"table", table_test},
+    {"parcel", parcel_test},
+    {"connection", connection_test},
+    {"audience", audience_test},
+    {"viewers", viewers_test},
+    {"assets", assets_test},
+    {"site", site_test},
+    {"command", command_test},
+    {"swap", swap_test},
+    {"page", page_test},
+    {"form", form_test},
+    {"request", request_test},
+    {"takeover", takeover_test},
+    {"websocket", websocket_test},
+    {"sweeper", sweeper_test},
+    {"server", server_test},
+    {"private_postgres", private_postgres_test},
+    {"schema", schema_test},
+    {"postgres", postgres_test},
+    {"batch", batch_test},
+    {"database", database_test},
+    {"connections", connections_test},
     {NULL, NULL},
 };
 
@@ -28,6 +86,7 @@ s_passes (const class_t *class, bool verbose)
     if (child == 0) {
         zsys_init ();
         zsys_handler_set (NULL);
+        log_setup (verbose ? LOG_LEVEL_DEBUG : LOG_LEVEL_ERROR, false);
         class->test (verbose);
         exit (0);
     }

@@ -1,0 +1,51 @@
+import pytest
+
+from board import Board, Database
+
+
+@pytest.fixture(scope="session")
+def server():
+    """A PostgreSQL server that all tests share."""
+    database = Database()
+    yield database
+    database.destroy()
+
+
+@pytest.fixture
+def database(server):
+    """The shared server's database, without a message in it."""
+    if server.sql("SELECT to_regclass('messages')")[0][0]:
+        server.sql("TRUNCATE messages RESTART IDENTITY")
+    return server
+
+
+@pytest.fixture
+def start(database):
+    """Starts boards on the database; those that still run afterwards are ended, and must exit 0."""
+    boards = []
+
+    def start(**settings):
+        settings.setdefault("database_url", database.url)
+        boards.append(Board(**settings))
+        return boards[-1]
+
+    yield start
+    for board in boards:
+        if board.process.returncode is None:
+            assert board.stop() == 0, board.logged()
+
+
+@pytest.fixture(scope="session")
+def shared_board(server):
+    board = Board(database_url=server.url, limits_messages_per_second=0)
+    yield board
+    assert board.stop() == 0, board.logged()
+
+
+@pytest.fixture
+def board(shared_board, database):
+    """A board that tests share, empty, without a limit of messages a second."""
+    yield shared_board
+    for client in shared_board.clients:
+        client.close()
+    shared_board.clients.clear()
