@@ -25,7 +25,7 @@ SOURCES = $(filter-out $(MAIN),$(foreach room,$(ROOMS),$(wildcard $(room)/*.c)))
 OBJECTS = $(SOURCES:%.c=$(BUILD)/%.o) $(BUILD)/embedded.o
 EVERY_C = $(SOURCES) $(MAIN) $(wildcard tests/*.c)
 EVERY_H = $(foreach room,$(ROOMS) tests,$(wildcard $(room)/*.h))
-EMBED   = $(sort $(wildcard templates/*.html static/*))
+EMBED   = $(sort $(wildcard templates/*.html) $(filter-out %.md,$(wildcard static/*)))
 
 .PHONY: all
 all: breadboard breadboard_selftest

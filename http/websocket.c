@@ -24,8 +24,9 @@
 
 //  The kernel's send buffer of a client that does not read
 #define SEND_BUFFER_BYTES (128 * 1024)
-//  After so long without an acknowledgement the kernel gives a client up
-#define USER_TIMEOUT_MS 60000
+//  After so long without an acknowledgement the kernel gives a client up. There is something to
+//  acknowledge every 20 s, a PING, so a dead peer is gone within a minute
+#define USER_TIMEOUT_MS 30000
 
 bool
 websocket_is_key (const char *text)
