@@ -35,7 +35,8 @@ static const struct {
     {505, "The board speaks HTTP/1.1 only."},
 };
 
-//  Both sides must want it, and we do not when threads are becoming rare or we are about to stop.
+//  Both sides must want it, and we do not when threads are becoming rare or we are about to stop, nor
+//  when a body was not read: civetweb would read it to its end, however long that takes.
 
 static bool
 s_keeps_connection (const worker_t *worker, int status)
@@ -44,6 +45,8 @@ s_keeps_connection (const worker_t *worker, int status)
     const struct mg_request_info *info = worker_request (worker);
     if (!info || status == 400 || status == 408 || status == 411 || status == 413 ||
         status == 431 || sweeper_crowded (pool->sweeper) || atomic_load (&pool->draining))
+        return false;
+    if (info->content_length > 0 && !worker_has_body (worker))
         return false;
     if (request_has_token (info, "Connection", "close"))
         return false;

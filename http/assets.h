@@ -1,4 +1,4 @@
-//  assets - the files under /static/: from the binary, or from a folder that replaces them
+//  assets - the files under /static/: from the binary, or from a folder that overrides them
 //
 //  thread     built by main; never changed once built, so any thread may read it
 //  safety     the files are read at start, and a name is looked up among those: no path can leave
@@ -19,7 +19,8 @@ typedef struct {
 
 typedef struct assets assets_t;
 
-//  Reads each file of the folder ("": those in the binary); NAME.gz beside NAME is its gzipped copy.
+//  Reads each file of the folder ("": none); NAME.gz beside NAME is its gzipped copy. Assets that the
+//  folder lacks are those in the binary; what is hidden, or in folders below, is passed over.
 //  Returns NULL when the folder cannot be read, and then *error_p is a sentence, caller's to free.
 assets_t *assets_new (const char *folder, char **error_p);
 

@@ -162,7 +162,7 @@ static int
 s_read_body (struct mg_connection *conn, char *buffer, size_t size)
 {
     char nowhere[4096];
-    worker_read_body (worker_of (conn), true);
+    worker_begin_body (worker_of (conn));
     if (request_has_token (mg_get_request_info (conn), "Expect", "100-continue"))
         mg_write (conn, "HTTP/1.1 100 Continue\r\n\r\n", 25);
     int got = 1;
@@ -170,7 +170,7 @@ s_read_body (struct mg_connection *conn, char *buffer, size_t size)
         size_t want = !buffer && size - at > sizeof (nowhere) ? sizeof (nowhere) : size - at;
         got = mg_read (conn, buffer ? buffer + at : nowhere, want);
     }
-    worker_read_body (worker_of (conn), false);
+    worker_end_body (worker_of (conn), got > 0);
     return got > 0 ? 0 : -1;
 }
 

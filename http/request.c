@@ -146,6 +146,18 @@ s_check_length (const struct mg_request_info *info)
     return digits > 18 ? 413 : 0;
 }
 
+//  Whether a request line with a whole URI, as proxies get it, and the Host header agree.
+
+static bool
+s_is_for_host (const char *uri, const char *host)
+{
+    const char *authority = strstr (uri, "://");
+    if (*uri == '/' || !authority)
+        return true;
+    size_t size = strlen (host);
+    return strncasecmp (authority + 3, host, size) == 0 && authority[3 + size] == '/';
+}
+
 int
 request_check (const struct mg_request_info *info)
 {
@@ -155,6 +167,8 @@ request_check (const struct mg_request_info *info)
     const char *text = request_header (info, "Host");
     host_t host;
     if (text && !s_parse_host (text, &host))
+        return 400;
+    if (text && !s_is_for_host (info->request_uri, text))
         return 400;
     if (!text && (request_count (info, "Host") > 0 || !streq (info->http_version, "1.0")))
         return 400;
@@ -373,7 +387,8 @@ request_has_etag (const struct mg_request_info *info, const char *etag)
 static struct mg_request_info
 s_test_info (const char *const headers[])
 {
-    struct mg_request_info info = {.http_version = "1.1", .remote_addr = "127.0.0.1"};
+    struct mg_request_info info = {
+        .http_version = "1.1", .request_uri = "/", .remote_addr = "127.0.0.1"};
     for (int at = 0; headers[at]; at += 2) {
         info.http_headers[info.num_headers].name = headers[at];
         info.http_headers[info.num_headers++].value = headers[at + 1];
@@ -461,6 +476,10 @@ s_test_checks (void)
     }
     info.http_headers[0].value = "[::1]:80";
     assert (request_check (&info) == 0);
+    info.request_uri = "http://[::1]:80/";
+    assert (request_check (&info) == 0);
+    info.request_uri = "http://[::1]:800/";
+    assert (request_check (&info) == 400);
     info.num_headers = MG_MAX_HEADERS;
     assert (request_check (&info) == 431);
 }

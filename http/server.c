@@ -32,8 +32,10 @@
 #define DEFER_ACCEPT_S 5
 #define BACKLOG        4096
 #define DRAIN_MS       2000
-//  Descriptors below the base that are not clients' in civetweb's queue
-#define OTHER_DESCRIPTORS 128
+//  Descriptors below the base that each worker has, its client's among them, and some to spare
+#define WORKER_DESCRIPTORS 5
+#define SPARE_DESCRIPTORS  64
+#define QUEUE_LEAST        64
 
 struct server {
     site_t *site;                //  Our reference
@@ -211,10 +213,9 @@ s_why_not (const char *listen, const struct sockaddr_in *address)
     int descriptor = socket (AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     int on = 1;
     setsockopt (descriptor, SOL_SOCKET, SO_REUSEADDR, &on, sizeof (on));
-    int reason = 0;
-    if (bind (descriptor, (const struct sockaddr *) address, sizeof (*address)) != 0 ||
-        listen == NULL)
-        reason = errno;
+    int reason = bind (descriptor, (const struct sockaddr *) address, sizeof (*address)) == 0
+                     ? 0
+                     : errno;
     close (descriptor);
     if (reason == EADDRINUSE)
         return zsys_sprintf ("http.listen: %s is in use by another program; stop it or choose "
@@ -257,6 +258,21 @@ s_unbind_sites (server_t *self)
     freen (self->sites);
 }
 
+//  How many connections may wait for a worker: whatever is accepted must get a descriptor below the
+//  base, or it would not be found when it is to be taken over.
+
+static int
+s_queue_size (const server_t *self)
+{
+    int left = self->base - self->threads * WORKER_DESCRIPTORS - SPARE_DESCRIPTORS;
+    for (int descriptor = 0; descriptor < self->base; descriptor++)
+        if (fcntl (descriptor, F_GETFD) != -1)
+            left--;
+    if (left < QUEUE_LEAST)
+        log_warning ("server: few descriptors below %d are left; raise ulimit -n", self->base);
+    return left < QUEUE_LEAST ? QUEUE_LEAST : left;
+}
+
 static struct mg_context *
 s_start_civetweb (server_t *self, const struct sockaddr_in *address)
 {
@@ -264,37 +280,24 @@ s_start_civetweb (server_t *self, const struct sockaddr_in *address)
     inet_ntop (AF_INET, &address->sin_addr, host, sizeof (host));
     char *listening = zsys_sprintf ("%s:%d", host, ntohs (address->sin_port));
     char *threads = zsys_sprintf ("%d", self->threads);
-    //  The queue is made of low descriptors, and there are not many
-    int room = self->base - self->threads - OTHER_DESCRIPTORS;
-    char *queue = zsys_sprintf ("%d", room < 64 ? 64 : room);
+    char *queue = zsys_sprintf ("%d", s_queue_size (self));
     char *backlog = zsys_sprintf ("%d", BACKLOG);
-    const char *options[] = {"listening_ports",
-                             listening,
-                             "num_threads",
-                             threads,
-                             "connection_queue",
-                             queue,
-                             "listen_backlog",
-                             backlog,
-                             "tcp_nodelay",
-                             "1",
-                             "request_timeout_ms",
-                             "10000",
-                             "enable_keep_alive",
-                             "yes",
-                             "keep_alive_timeout_ms",
-                             "5000",
-                             "websocket_timeout_ms",
-                             "1000",
-                             "decode_url",
-                             "no",
-                             "enable_directory_listing",
-                             "no",
-                             "enable_auth_domain_check",
-                             "no",
-                             "access_control_allow_methods",
-                             "",
-                             NULL};
+    const char *options[][2] = {
+        {"listening_ports", listening},
+        {"num_threads", threads},
+        {"connection_queue", queue},
+        {"listen_backlog", backlog},
+        {"tcp_nodelay", "1"},
+        {"request_timeout_ms", "10000"},
+        {"enable_keep_alive", "yes"}, //  See answer.c about who is kept
+        {"keep_alive_timeout_ms", "5000"},
+        {"websocket_timeout_ms", "1000"}, //  For a socket that could not be taken over
+        {"decode_url", "no"},
+        {"enable_directory_listing", "no"},
+        {"enable_auth_domain_check", "no"}, //  Else only its own domain may be in a whole URI
+        {"access_control_allow_methods", ""},
+        {NULL, NULL},
+    };
     const struct mg_callbacks callbacks = {.begin_request = s_begin_request,
                                            .end_request = s_end_request,
                                            .log_message = s_log_message,
@@ -305,7 +308,7 @@ s_start_civetweb (server_t *self, const struct sockaddr_in *address)
                                            .init_connection = s_open_connection,
                                            .connection_closed = s_connection_closed};
     struct mg_init_data init = {
-        .callbacks = &callbacks, .user_data = self, .configuration_options = options};
+        .callbacks = &callbacks, .user_data = self, .configuration_options = options[0]};
     struct mg_context *civetweb = mg_start2 (&init, NULL);
     zstr_free (&backlog);
     zstr_free (&queue);

@@ -170,15 +170,35 @@ s_row_overdue (const row_t *row, bool rare, int64_t now)
     return now - atomic_load (&row->since) > s_patience_ms (state, rare);
 }
 
-//  Whether the kernel holds a whole header for a thread that comes to read it.
+//  Where the header in text ends; NULL when it does not.
+
+static const char *
+s_header_end (const char *text)
+{
+    const char *end = strstr (text, "\r\n\r\n");
+    if (end)
+        return end + 4;
+    end = strstr (text, "\n\n");
+    return end ? end + 2 : NULL;
+}
+
+//  Whether the kernel holds a whole request for a thread that comes to read it: the header, and as
+//  much of a body as the header tells, or more than we look at. A NUL, which belongs in neither,
+//  ends what we see.
 
 static bool
-s_has_header (int descriptor)
+s_has_request (int descriptor)
 {
-    char bytes[PEEK_BYTES];
-    ssize_t size = recv (descriptor, bytes, sizeof (bytes), MSG_PEEK | MSG_DONTWAIT);
-    return size > 0 && (memmem (bytes, (size_t) size, "\r\n\r\n", 4) ||
-                        memmem (bytes, (size_t) size, "\n\n", 2));
+    char text[PEEK_BYTES + 1];
+    ssize_t size = recv (descriptor, text, PEEK_BYTES, MSG_PEEK | MSG_DONTWAIT);
+    if (size <= 0)
+        return false;
+    text[size] = '\0';
+    const char *body = s_header_end (text);
+    if (!body || size == PEEK_BYTES)
+        return body != NULL;
+    const char *length = strcasestr (text, "\nContent-Length:");
+    return !length || length > body || strtoll (length + 16, NULL, 10) <= text + size - body;
 }
 
 static bool
@@ -189,7 +209,7 @@ s_waiting_overdue (sweeper_t *self, int descriptor, uint64_t peer, int64_t now)
         waiting->peer = peer;
         waiting->since = now;
     }
-    return now - waiting->since > SWEEPER_HEADER_MS && !s_has_header (descriptor);
+    return now - waiting->since > SWEEPER_HEADER_MS;
 }
 
 static bool
@@ -201,17 +221,20 @@ s_overdue (sweeper_t *self, int descriptor, uint64_t peer, bool rare, int64_t no
     return rare && s_waiting_overdue (self, descriptor, peer, now);
 }
 
+//  Shuts down what is overdue. Returns whether it was so, when looked at again.
+
 static bool
 s_cut (sweeper_t *self, int descriptor, uint64_t peer, bool rare, int64_t now)
 {
-    bool cut = false;
     int duplicate = fcntl (descriptor, F_DUPFD_CLOEXEC, self->base);
-    if (duplicate >= 0) {
-        cut = s_client (self, duplicate) == peer && s_overdue (self, descriptor, peer, rare, now);
-        if (cut)
-            shutdown (duplicate, SHUT_RD);
-        close (duplicate);
-    }
+    if (duplicate < 0)
+        return false;
+    bool cut = s_client (self, duplicate) == peer &&
+               s_overdue (self, descriptor, peer, rare, now) &&
+               (s_row_of (self, peer) || !s_has_request (duplicate));
+    if (cut)
+        shutdown (duplicate, SHUT_RD);
+    close (duplicate);
     return cut;
 }
 
@@ -335,9 +358,11 @@ sweeper_test (bool verbose)
     test_pair_t half = s_test_pair (listener, &address);
     test_pair_t answered = s_test_pair (listener, &address);
     test_pair_t queued = s_test_pair (listener, &address);
+    test_pair_t body = s_test_pair (listener, &address);
     test_pair_t whole = s_test_pair (listener, &address);
     send (queued.client, "GET / HT", 8, 0);
-    send (whole.client, "GET / HTTP/1.0\r\n\r\n", 18, 0);
+    send (body.client, "POST / HTTP/1.0\r\ncontent-length: 2\r\n\r\n1", 39, 0);
+    send (whole.client, "POST / HTTP/1.0\r\nContent-Length: 2\r\n\r\n12", 40, 0);
     sweeper_start (sweeper, ntohs (address.sin_port));
 
     //  One of two threads is taken: nobody is cut
@@ -347,13 +372,13 @@ sweeper_test (bool verbose)
     zclock_sleep (SWEEPER_HEADER_MS + 3 * SWEEPER_TICK_MS);
     assert (recv (half.server, &(char){0}, 1, MSG_DONTWAIT) == -1 && errno == EAGAIN);
 
-    //  Both are taken: who sent half a header is cut, in the queue too; the others are not
+    //  Both are taken: who sent half a request is cut, in the queue too; the others are not
     sweeper_set (sweeper, 1, SWEEPER_ANSWER, &answered.info);
     assert (sweeper_busy (sweeper) == 2 && sweeper_answering (sweeper) == 1);
     assert (sweeper_crowded (sweeper));
     zclock_sleep (SWEEPER_HEADER_MS + 4 * SWEEPER_TICK_MS);
     assert (s_test_is_cut (&half));
-    assert (s_test_is_cut (&queued));
+    assert (s_test_is_cut (&queued) && s_test_is_cut (&body));
     assert (!s_test_is_cut (&answered));
     assert (!s_test_is_cut (&whole));
 
@@ -372,6 +397,7 @@ sweeper_test (bool verbose)
     s_test_pair_close (&half);
     s_test_pair_close (&answered);
     s_test_pair_close (&queued);
+    s_test_pair_close (&body);
     s_test_pair_close (&whole);
     close (listener);
     printf ("OK\n");

@@ -3,10 +3,10 @@
 //  table      what each of civetweb's threads is doing; each thread writes its own row, any thread
 //             may read the counts (C11 atomics)
 //  thread     one actor of its own, that looks at the table every SWEEPER_TICK_MS
-//  cuts       while nearly all threads are taken: who has not sent a whole header, or the next
-//             request of a kept connection, within SWEEPER_HEADER_MS (whether a thread reads it or it
-//             still waits for one), and who has not sent a whole body within SWEEPER_BODY_MS;
-//             at any time: who has not sent a whole body within SWEEPER_BODY_MAX_MS
+//  cuts       while nearly all threads are taken: who waits for a thread and has not sent a whole
+//             request, or has one and has not sent a whole header, or the next request of a kept
+//             connection, within SWEEPER_HEADER_MS; and who has not sent a whole body within
+//             SWEEPER_BODY_MS. At any time: who has not sent a whole body within SWEEPER_BODY_MAX_MS
 //  never cuts a request that we are answering
 
 #ifndef SWEEPER_H_INCLUDED
@@ -17,7 +17,7 @@
 
 #define SWEEPER_TICK_MS     50
 #define SWEEPER_HEADER_MS   100
-#define SWEEPER_BODY_MS     1000
+#define SWEEPER_BODY_MS     500
 #define SWEEPER_BODY_MAX_MS 10000
 
 typedef enum { SWEEPER_IDLE, SWEEPER_HEADER, SWEEPER_BODY, SWEEPER_ANSWER } sweeper_state_t;

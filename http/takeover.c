@@ -96,25 +96,26 @@ s_find (const takeover_t *self, const struct mg_request_info *info)
                                .sin_port = htons ((uint16_t) info->remote_port)};
     if (inet_pton (AF_INET, info->remote_addr, &peer.sin_addr) != 1)
         return -1;
-    int found = -1;
+    //  The first one is the only one: the kernel connects no two sockets by the same addresses
     for (int descriptor = 0; descriptor < self->base; descriptor++)
-        if (s_is_between (descriptor, &peer, htons ((uint16_t) info->server_port))) {
-            if (found >= 0)
-                return -1;
-            found = descriptor;
-        }
-    return found;
+        if (s_is_between (descriptor, &peer, htons ((uint16_t) info->server_port)))
+            return descriptor;
+    return -1;
 }
 
 int
 takeover_steal (const takeover_t *self, const struct mg_request_info *info)
 {
     int theirs = s_find (self, info);
-    if (theirs < 0)
+    if (theirs < 0) {
+        errno = ENOTCONN;
         return -1;
+    }
     int ours = fcntl (theirs, F_DUPFD_CLOEXEC, self->base);
     if (ours >= 0 && dup3 (self->dead, theirs, O_CLOEXEC) < 0) {
+        int reason = errno;
         close (ours);
+        errno = reason;
         ours = -1;
     }
     return ours;
@@ -307,7 +308,7 @@ s_test_leaks (test_t *test, int port)
         pthread_create (&clients[client], NULL, s_test_client, &port);
     for (int client = 0; client < TEST_AT_ONCE; client++)
         pthread_join (clients[client], NULL);
-    assert (s_settled_descriptors (before) == before); //  First: the last ones are still at work
+    assert (s_settled_descriptors (before) == before); //  And so all handlers have returned
     assert (atomic_load (&test->failed) == 0);
     assert (atomic_load (&test->taken) == TEST_CONNECTS);
     assert (atomic_load (&test->unread) == 0);
@@ -362,7 +363,7 @@ takeover_test (bool verbose)
 
     //  A socket that is not there is not found
     struct mg_request_info nobody = {.remote_addr = "192.0.2.1", .remote_port = 1};
-    assert (takeover_steal (test.takeover, &nobody) == -1);
+    assert (takeover_steal (test.takeover, &nobody) == -1 && errno == ENOTCONN);
 
     mg_stop (civetweb);
     mg_exit_library ();

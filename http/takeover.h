@@ -20,8 +20,8 @@ void takeover_destroy (takeover_t **self_p);
 //  Moves the socket that the request came in on to a descriptor of at least the base, close-on-exec,
 //  and puts a dead socket in its place: when the handler returns, civetweb reads the end of the
 //  connection and cleans up. To be called by the request's own handler. Returns the descriptor, the
-//  caller's to close, or -1 when the socket is not found or no descriptor is left; then civetweb
-//  still has it.
+//  caller's to close, or -1 with errno: ENOTCONN when there is no such socket, most likely because
+//  the client is gone; otherwise no descriptor is left. Then civetweb still has it.
 int takeover_steal (const takeover_t *self, const struct mg_request_info *info);
 
 //  The bytes of the request's line and headers, counted in civetweb's buffer. Only for a request of

@@ -47,6 +47,9 @@ websocket_check (const struct mg_request_info *info)
     if (!streq (info->http_version, "1.1") || !request_has_token (info, "Upgrade", "websocket") ||
         !request_has_token (info, "Connection", "Upgrade"))
         return 426;
+    //  RFC 6455 allows several lines, but civetweb looks at the first alone; nobody sends more
+    if (!request_header (info, "Upgrade") || !request_header (info, "Connection"))
+        return 400;
     const char *version = request_header (info, "Sec-WebSocket-Version");
     if (!version || !streq (version, "13"))
         return 426;
@@ -62,7 +65,8 @@ websocket_begin (struct mg_connection *conn)
     int status = websocket_check (info);
     if (status == 426)
         return answer_error (conn, 426, NULL,
-                             "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n");
+                             "Upgrade: websocket\r\nConnection: Upgrade\r\n"
+                             "Sec-WebSocket-Version: 13\r\n");
     if (status)
         return answer_error (conn, status, NULL, status == 405 ? "Allow: GET\r\n" : NULL);
     if (!request_origin_allowed (info, worker_settings (worker)))
@@ -136,7 +140,10 @@ s_handle_ready (struct mg_connection *conn, void *args)
 
     int descriptor = takeover_steal (worker_pool (worker)->takeover, info);
     if (descriptor < 0) {
-        log_warning ("websocket: could not take over a socket: %s", strerror (errno));
+        if (errno == ENOTCONN)
+            log_debug ("websocket: a client was gone right after its handshake");
+        else
+            log_warning ("websocket: could not take over a socket: %s", strerror (errno));
         mg_disable_connection_keep_alive (conn); //  Ends civetweb's own loop before it begins
     }
     else if (s_prepare (descriptor) != 0 || takeover_unread (descriptor, consumed) != 0)
@@ -211,6 +218,9 @@ s_test_checks (void)
     info.content_length = 1;
     assert (websocket_check (&info) == 400);
     info.content_length = -1;
+    info.http_headers[5] = (struct mg_header){"Connection", "keep-alive"};
+    info.num_headers = 6;
+    assert (websocket_check (&info) == 400);
     info.num_headers = 4; //  No key
     assert (websocket_check (&info) == 400);
 }

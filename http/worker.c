@@ -24,6 +24,7 @@ struct worker {
 
     const struct mg_request_info *request; //  Borrowed from civetweb; NULL between requests
     int64_t consumed;                      //  Bytes of the connection up to the end of this request
+    bool has_body;                         //  Its body was read to the end
     bool reserved; //  We count one WebSocket that no connection thread has yet
 };
 
@@ -137,6 +138,7 @@ worker_begin (worker_t *self, const struct mg_request_info *info)
 {
     s_take_sites (self);
     self->request = info;
+    self->has_body = false;
     if (info->num_headers > 0 && info->num_headers < MG_MAX_HEADERS)
         self->consumed += takeover_header_size (info);
     request_trim (info); //  Only now: it changes the bytes that were counted
@@ -174,10 +176,22 @@ worker_consumed (const worker_t *self)
 }
 
 void
-worker_read_body (worker_t *self, bool reading)
+worker_begin_body (worker_t *self)
 {
-    sweeper_set (self->pool->sweeper, self->number, reading ? SWEEPER_BODY : SWEEPER_ANSWER,
-                 self->request);
+    sweeper_set (self->pool->sweeper, self->number, SWEEPER_BODY, self->request);
+}
+
+void
+worker_end_body (worker_t *self, bool whole)
+{
+    self->has_body = whole;
+    sweeper_set (self->pool->sweeper, self->number, SWEEPER_ANSWER, self->request);
+}
+
+bool
+worker_has_body (const worker_t *self)
+{
+    return self->has_body;
 }
 
 //  Two that come for the last place at once may both be refused; never are there too many.

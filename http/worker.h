@@ -72,8 +72,12 @@ const struct mg_request_info *worker_request (const worker_t *self);
 //  Bytes of the connection up to the end of the current request.
 int64_t worker_consumed (const worker_t *self);
 
-//  Marks that a body is read from now on, or that this is over.
-void worker_read_body (worker_t *self, bool reading);
+//  Marks that the request's body is read from now on, or that this is over; whole: to its end.
+void worker_begin_body (worker_t *self);
+void worker_end_body (worker_t *self, bool whole);
+
+//  Whether the body was read to its end.
+bool worker_has_body (const worker_t *self);
 
 //  Counts one more WebSocket, unless there are max_connections. Until worker_hand_over () has passed
 //  it on, the request's end counts it out again.
