@@ -145,9 +145,11 @@ s_is_origins (const char *value)
 //  The table
 
 //  A field of settings_t is named after section and key
+//  NOLINTBEGIN(bugprone-macro-parentheses): names that are pasted take none
 #define ENTRY(the_section, the_key, the_type)                   \
     .section = #the_section, .key = #the_key, .type = the_type, \
     .offset = offsetof (settings_t, the_section##_##the_key)
+//  NOLINTEND(bugprone-macro-parentheses)
 
 static const entry_t s_entries[] = {
     {ENTRY (http, listen, TYPE_TEXT), .fallback = "127.0.0.1:8080",

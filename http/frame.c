@@ -170,7 +170,7 @@ static void
 s_test_header (const char *data, size_t size, bool final, int opcode, uint64_t payload_size)
 {
     s_test_verdict (data, size, size, (int) size);
-    frame_header_t header;
+    frame_header_t header = {0};
     frame_parse_header ((const byte *) data, size, &header);
     assert (header.final == final && header.opcode == opcode);
     assert (header.payload_size == payload_size && memcmp (header.mask, "mask", 4) == 0);

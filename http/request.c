@@ -314,7 +314,7 @@ request_address (const struct mg_request_info *info, const settings_t *settings,
     struct in6_addr address;
     bool valid = strlen (last) < INET6_ADDRSTRLEN && (inet_pton (AF_INET, last, &address) == 1 ||
                                                       inet_pton (AF_INET6, last, &address) == 1);
-    return valid ? strcpy (buffer, last) : info->remote_addr;
+    return valid ? (char *) memcpy (buffer, last, strlen (last) + 1) : info->remote_addr;
 }
 
 //  Whether parameters after a coding ("; q=0.0") give it weight 0.

@@ -126,7 +126,7 @@ sweeper_crowded (const sweeper_t *self)
 static uint64_t
 s_client (const sweeper_t *self, int descriptor)
 {
-    struct sockaddr_in address;
+    struct sockaddr_in address = {0};
     socklen_t size = sizeof (address);
     if (getsockname (descriptor, (struct sockaddr *) &address, &size) != 0 ||
         address.sin_family != AF_INET || address.sin_port != self->port)
