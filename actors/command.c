@@ -227,8 +227,11 @@ s_read_key (command_t *self, const json_t *data)
 static command_action_t
 s_read_action (const json_t *root)
 {
-    const char *name = json_string_value (json_object_get (root, "action"));
-    for (int action = COMMAND_ADD; name && action < COMMAND_NONE; action++)
+    const json_t *value = json_object_get (root, "action");
+    const char *name = json_string_value (value);
+    if (!name || strlen (name) != json_string_length (value))
+        return COMMAND_NONE; //  A NUL in it must not hide what follows
+    for (int action = COMMAND_ADD; action < COMMAND_NONE; action++)
         if (streq (name, s_action_names[action]))
             return (command_action_t) action;
     return COMMAND_NONE;
@@ -351,6 +354,8 @@ s_test_malformed (void)
     s_expect_only ("{\"action\": 7, \"data\": {}}", COMMAND_MALFORMED);
     s_expect_only ("{\"action\": \"drop table\", \"data\": {}}", COMMAND_MALFORMED);
     s_expect_only ("{\"action\": \"list messages\"}", COMMAND_MALFORMED);
+    s_expect_only ("{\"action\": \"list messages\\u0000\", \"data\": {\"page\": 1}}",
+                   COMMAND_MALFORMED);
     s_expect_only ("{\"action\": \"list messages\", \"data\": []}", COMMAND_MALFORMED);
     s_expect_only ("{\"action\": \"list messages\", \"data\": {\"page\": 1.5}}", COMMAND_MALFORMED);
     s_expect_only ("{\"action\": \"list messages\", \"data\": {\"page\": \"-1\"}}",

@@ -425,7 +425,6 @@ s_take_arrival (self_t *self)
     connection->events = EPOLLIN;
     if (epoll_ctl (self->epoll, EPOLL_CTL_ADD, connection->descriptor, &event) != 0)
         connection->gone = true; //  Out of watches: max_user_watches, in epoll (7)
-    metrics_add (METRICS_CONNECTIONS_TOTAL, 1);
     if (self->drained_ms)
         s_close (self, connection, self->going_away);
     else
@@ -656,20 +655,21 @@ s_self_new (zsock_t *pipe, const arguments_t *arguments)
     return self;
 }
 
-//  Empties our sockets, as far as one turn may; returns whether something was left.
+//  Empties our sockets, as far as one turn may; returns whether something was left. What was published
+//  goes first: who arrives has perhaps just read the page over HTTP, and must not get an older one.
 
 static bool
 s_take_messages (self_t *self)
 {
     while (!self->terminated && (zsock_events (self->pipe) & ZMQ_POLLIN))
         s_take_order (self);
-    while (zsock_events (self->arrivals) & ZMQ_POLLIN)
-        s_take_arrival (self);
     int taken = 0;
     while (taken < PUBLISHED_MAX && (zsock_events (self->published) & ZMQ_POLLIN)) {
         s_take_published (self);
         taken++;
     }
+    while (zsock_events (self->arrivals) & ZMQ_POLLIN)
+        s_take_arrival (self);
     return taken == PUBLISHED_MAX;
 }
 

@@ -1,6 +1,6 @@
 import pytest
 
-from board import Board, Database
+from board import Board, Database, wait_for
 
 
 @pytest.fixture(scope="session")
@@ -45,6 +45,8 @@ def shared_board(server):
 @pytest.fixture
 def board(shared_board, database):
     """A board that tests share, empty, without a limit of messages a second."""
+    # It has heard that the table is empty, so no client will be told of it later
+    wait_for(lambda: 'class="message"' not in shared_board.get("/").text, "an empty board")
     yield shared_board
     for client in shared_board.clients:
         client.close()
