@@ -1,0 +1,144 @@
+#!/usr/bin/python3
+"""Screenshots of the board in each of its states: screenshots.py FOLDER
+
+Starts a board on a private PostgreSQL in a temporary folder, fills it with what people might write,
+and shows it on a desk and on a phone, in light and in dark. To see all scripts, Debian's packages
+fonts-noto-core, fonts-noto-cjk and fonts-noto-color-emoji help.
+"""
+
+import base64
+import itertools
+import os
+import shutil
+import sys
+import tempfile
+
+from selenium.webdriver import Keys
+
+from board import Board
+from browser import Browser
+
+SCREENS = {
+    "desktop": {"width": 1200, "height": 900},
+    "phone": {"width": 390, "height": 844, "mobile": True, "scale": 2},
+}
+
+MESSAGES = (
+    ("Tomás Herrera", "¿Alguien sabe a qué hora abre la biblioteca los sábados?"),
+    ("Priya", "It opens at ten. The reading room is quiet until noon, so come early 📚"),
+    ("Jonas Lindqvist", "Tack för senast! Bilderna från i lördags ligger i den gemensamma mappen."),
+    ("Ines", "Who has the key to the bike shed?\nI locked my helmet in there again 🙈"),
+    ("Olga Petrenko", "Ключ у мене. Буду в офісі до п’ятої, заходьте."),
+    ("Marie-Claire", "Le pain de ce matin était encore chaud. Il en reste trois, premier arrivé…"),
+    ("עומר", "מחר יש חזרה בשעה שמונה. נא להביא את התווים!"),
+    ("高橋 由美", "お花見は日曜日の十一時からです。お弁当を忘れないでください🌸"),
+    ("Lena", "The oscilloscope is back from repair. Channel two works again, and nobody touches "
+             "the probe calibration, please 🙂"),
+    ("Samuel Okafor", "Soldering evening is on Thursday at seven.\n"
+                      "Bring a project, or take one of the kits."),
+)
+
+
+def shoot(window, path):
+    data = window.cdp("Page.captureScreenshot", format="png")["data"]
+    with open(path, "wb") as file:
+        file.write(base64.b64decode(data))
+
+
+def reload(window):
+    """Shows the board as somebody finds it who comes later, when nothing has just arrived."""
+    window.open("/")
+    window.wait_text("#connection", "Live")
+    window.js("""
+        let minutes = 4;
+        for (const time of document.querySelectorAll("time")) {
+          time.dateTime = new Date(new Date(time.dateTime) - minutes * 60000).toISOString();
+          minutes = minutes * 2.5 + 3;
+        }
+        document.dispatchEvent(new Event("visibilitychange"));""")
+
+
+def show_empty(window, board):
+    window.wait_has(".blank")
+
+
+def show_board(window, board):
+    client = board.client()
+    for author, text in MESSAGES:
+        client.send("add message", author=author, text=text)
+        client.until(f">{author}</h2>")
+    client.close()
+    window.wait_text(".message__author", MESSAGES[-1][0])
+    reload(window)
+    window.fill("Ines", "I’ll bring the clock radio that eats its own alarm. See you on Thursday!")
+    window.js("scrollTo(0, 0)")
+
+
+def show_edit_form(window, board):
+    window.fill("", "")
+    window.edit(MESSAGES[-2][1])
+    window.press(" Thank you!")
+
+
+def show_error(window, board):
+    window.press(Keys.ESCAPE)
+    window.fill("Ines", "Found it, thanks! " * 13)
+    window.js("const button = document.querySelector('.messages__update');"
+              " button.dataset.id = '999999'; button.click()")  # As if it had been deleted
+    window.wait_has(".notice")
+    window.js("scrollTo(0, 0)")
+
+
+def show_question(window, board):
+    reload(window)
+    window.press_on(MESSAGES[-2][1], ".messages__delete")
+
+
+def show_lost(window, board):
+    window.press(Keys.ESCAPE)
+    window.fill("Ines", "On my way, with the")
+    window.js("scrollTo(0, 0)")
+    board.stop()
+    window.wait_text("#connection", "Connection lost")
+
+
+STATES = {
+    "1-empty": show_empty,
+    "2-board": show_board,
+    "3-edit": show_edit_form,
+    "4-error": show_error,
+    "5-question": show_question,
+    "6-lost": show_lost,
+}
+
+
+def main(folder):
+    os.makedirs(folder, exist_ok=True)
+    place = tempfile.mkdtemp(prefix="breadboard-screenshots-")
+    os.chmod(place, 0o711)
+    browser = Browser()
+    try:
+        for screen, dark in itertools.product(SCREENS, (False, True)):
+            state_dir = os.path.join(place, f"{screen}-{dark}")
+            board = Board(database_state_dir=state_dir)
+            try:
+                window = browser.window(board, dark=dark)
+                window.resize(**SCREENS[screen])
+                window.cdp("Emulation.setScrollbarsHidden", hidden=True)
+                for state, show in STATES.items():
+                    show(window, board)
+                    name = f"{screen}-{'dark' if dark else 'light'}-{state}.png"
+                    shoot(window, os.path.join(folder, name))
+                browser.close_windows()
+            finally:
+                if board.process.returncode is None:
+                    board.stop()
+    finally:
+        browser.quit()
+        shutil.rmtree(place, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    main(sys.argv[1])
