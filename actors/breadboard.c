@@ -66,12 +66,29 @@ s_print_help (void)
     settings_help (stdout);
 }
 
+//  Values of the options that have no letter
+enum { CHECK = 1000, PRINT, VERSION, HELP };
+
+//  Says which word getopt_long () does not understand: it has returned '?', or ':' for an option that
+//  ends the line where its value should follow. It steps over a word only behind its last letter.
+
+static int
+s_refuse_word (int returned, int argc, char *argv[])
+{
+    char letter[] = {'-', (char) optopt, 0};
+    if (returned == ':')
+        fprintf (stderr, "breadboard: %s needs a value behind it; see --help\n", argv[argc - 1]);
+    else
+        fprintf (stderr, "breadboard: %s is no option; see --help for those there are\n",
+                 optopt > 0 && optopt < CHECK ? letter : argv[optind - 1]);
+    return EXIT_USAGE;
+}
+
 //  Returns -1 to go on, or the exit status.
 
 static int
 s_read_arguments (board_t *self, int argc, char *argv[])
 {
-    enum { CHECK = 1000, PRINT, VERSION, HELP };
     static const struct option options[] = {
         {"config", required_argument, NULL, 'c'},
         {"set", required_argument, NULL, 's'},
@@ -81,8 +98,9 @@ s_read_arguments (board_t *self, int argc, char *argv[])
         {"help", no_argument, NULL, HELP},
         {NULL, 0, NULL, 0},
     };
+    opterr = 0; //  We say ourselves what is wrong
     int option;
-    while ((option = getopt_long (argc, argv, "c:s:", options, NULL)) != -1) {
+    while ((option = getopt_long (argc, argv, ":c:s:", options, NULL)) != -1) {
         if (option == 'c')
             self->file = optarg;
         else if (option == 's')
@@ -97,10 +115,8 @@ s_read_arguments (board_t *self, int argc, char *argv[])
             s_print_help ();
             return 0;
         }
-        else { //  getopt_long () has said what is wrong
-            fprintf (stderr, "breadboard: see --help for the options there are\n");
-            return EXIT_USAGE;
-        }
+        else
+            return s_refuse_word (option, argc, argv);
     }
     if (optind == argc)
         return -1;

@@ -142,12 +142,21 @@ s_finish_set_up (postgres_t *self)
     self->handler->up (self->arg);
 }
 
+//  PostgreSQL's sentence, without the statement that libpq shows below it.
+
+static const char *
+s_reason (const PGresult *result)
+{
+    const char *reason = PQresultErrorField (result, PG_DIAG_MESSAGE_PRIMARY);
+    return reason ? reason : PQresultErrorMessage (result);
+}
+
 static void
 s_take_set_up_result (postgres_t *self, PGresult *result)
 {
     ExecStatusType status = PQresultStatus (result);
     if (status == PGRES_FATAL_ERROR && !*self->failure)
-        snprintf (self->failure, sizeof (self->failure), "%s", PQresultErrorMessage (result));
+        snprintf (self->failure, sizeof (self->failure), "%s", s_reason (result));
     else if (status == PGRES_TUPLES_OK && PQntuples (result) == 1 && PQnfields (result) == 2) {
         snprintf (self->pid, sizeof (self->pid), "%s", PQgetvalue (result, 0, 0));
         snprintf (self->started, sizeof (self->started), "%s", PQgetvalue (result, 0, 1));

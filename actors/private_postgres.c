@@ -111,14 +111,11 @@ s_quote (const char *text, char quote, const char *special, char escape)
     return quoted;
 }
 
-//  An empty hostaddr is there because libpq would take PGHOSTADDR for an absent one.
-
 static char *
 s_conninfo (const private_postgres_t *self, const char *role, const char *database)
 {
     char *host = s_quote (self->socket, '\'', "'\\", '\\');
-    char *conninfo = zsys_sprintf ("host=%s hostaddr='' port=" PORT
-                                   " user=%s dbname=%s connect_timeout=5",
+    char *conninfo = zsys_sprintf ("host=%s port=" PORT " user=%s dbname=%s connect_timeout=5",
                                    host, role, database);
     zstr_free (&host);
     return conninfo;
@@ -950,6 +947,23 @@ s_prepare_database (private_postgres_t *self)
 //  ------------------------------------------------------------------------
 //  The class
 
+//  Takes out of our environment what libpq would take for settings of ours: PGSERVICE, PGOPTIONS,
+//  PGHOSTADDR and so on are meant for the user's own server, and not all can be overridden.
+
+static void
+s_forget_libpq_settings (void)
+{
+    for (char **variable = environ; *variable;) {
+        char *name = strndup (*variable, strcspn (*variable, "="));
+        assert (name);
+        if (strncmp (name, "PG", 2) == 0 && unsetenv (name) == 0)
+            variable = environ; //  The rest has moved
+        else
+            variable++;
+        free (name);
+    }
+}
+
 static int
 s_set_up (private_postgres_t *self, const char *state_dir)
 {
@@ -967,6 +981,7 @@ private_postgres_new (const char *state_dir, char **error_p)
     private_postgres_t *self = (private_postgres_t *) zmalloc (sizeof (private_postgres_t));
     self->lock = -1;
     self->delay_ms = DELAY_LEAST_MS;
+    s_forget_libpq_settings ();
     if (s_set_up (self, state_dir) != 0) {
         if (!self->child)
             self->server = 0; //  One that was found stays as it was

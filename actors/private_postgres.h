@@ -4,6 +4,7 @@
 //  cluster    UTF-8, checksums, no TCP; its folders are 0700, and one board at a time holds them
 //  user       for root the server runs as user postgres, otherwise as whoever runs the board
 //  thread     main's alone, with SIGCHLD at its default; new and destroy block, revive does not
+//  libpq      the variables that it reads (PGHOST, PGSERVICE, ...) are gone from our environment then
 
 #ifndef PRIVATE_POSTGRES_H_INCLUDED
 #define PRIVATE_POSTGRES_H_INCLUDED

@@ -13,6 +13,9 @@
 //  Any number will do, as long as nobody else uses it: "bread" in ASCII
 #define LOCK_KEY "422995780964"
 
+//  How often we look whether the board is to end
+#define LOOK_MS 100
+
 //  Named in the announcement are at most 300 ids: NOTIFY takes less than 8,000 bytes
 static const char s_step_1[] =
     "CREATE TABLE IF NOT EXISTS messages ("
@@ -66,21 +69,69 @@ static const char *const s_steps[] = {s_step_1};
 
 #define SCHEMA_VERSION ((int) (sizeof (s_steps) / sizeof (s_steps[0])))
 
+//  Main blocks signals and reads them once it serves, so here we can only look.
+
+static bool
+s_is_interrupted (void)
+{
+    sigset_t pending;
+    sigemptyset (&pending);
+    sigpending (&pending);
+    return sigismember (&pending, SIGINT) == 1 || sigismember (&pending, SIGTERM) == 1;
+}
+
+static void
+s_cancel (PGconn *connection)
+{
+    char reason[256];
+    PGcancel *cancel = PQgetCancel (connection);
+    if (PQcancel (cancel, reason, sizeof (reason)) != 1)
+        log_warning ("schema: could not cancel: %s", reason);
+    PQfreeCancel (cancel);
+}
+
+//  Runs SQL as PQexec () does, but lets a signal that ends the board end it: it may wait for another
+//  server's upgrade, or for a lock that the original application holds. Caller owns the result.
+
+static PGresult *
+s_execute (PGconn *connection, const char *sql)
+{
+    bool cancelled = false;
+    PQsendQuery (connection, sql);
+    while (PQconsumeInput (connection) == 1 && PQisBusy (connection)) {
+        zmq_pollitem_t item = {.fd = PQsocket (connection), .events = ZMQ_POLLIN};
+        zmq_poll (&item, 1, LOOK_MS);
+        if (!cancelled && s_is_interrupted ()) {
+            s_cancel (connection);
+            cancelled = true;
+        }
+    }
+    PGresult *last = NULL;
+    PGresult *next;
+    while ((next = PQgetResult (connection))) {
+        PQclear (last);
+        last = next;
+    }
+    return last;
+}
+
 //  Runs SQL; returns its first value as a number (0: none), or -1, and then *error_p.
 
 static int
 s_run (PGconn *connection, const char *sql, char **error_p)
 {
-    PGresult *result = PQexec (connection, sql);
+    PGresult *result = s_execute (connection, sql);
     ExecStatusType status = PQresultStatus (result);
     int value = -1;
     if (status == PGRES_COMMAND_OK)
         value = 0;
     else if (status == PGRES_TUPLES_OK)
         value = PQntuples (result) > 0 ? atoi (PQgetvalue (result, 0, 0)) : 0;
-    else
+    else {
+        const char *reason = PQresultErrorField (result, PG_DIAG_MESSAGE_PRIMARY);
         *error_p = zsys_sprintf ("database: could not make or upgrade the schema: %s",
-                                 PQresultErrorField (result, PG_DIAG_MESSAGE_PRIMARY));
+                                 reason ? reason : PQerrorMessage (connection));
+    }
     PQclear (result);
     return value;
 }
@@ -109,6 +160,19 @@ s_step (PGconn *connection, int version, char **error_p)
                                                               : -1;
 }
 
+//  Returns the version, or 0 when somebody has dropped the table since, or has put another one in its
+//  place, which then has none of our triggers; -1 on failure.
+
+static int
+s_look_at_table (PGconn *connection, int version, char **error_p)
+{
+    int triggers = s_run (connection,
+                          "SELECT count(*) FROM pg_trigger WHERE tgrelid = to_regclass('messages')"
+                          " AND tgname LIKE 'breadboard\\_%'",
+                          error_p);
+    return triggers > 0 ? version : triggers;
+}
+
 int
 schema_upgrade (PGconn *connection, char **error_p)
 {
@@ -119,6 +183,8 @@ schema_upgrade (PGconn *connection, char **error_p)
                                  version, SCHEMA_VERSION);
         version = -1;
     }
+    else if (version > 0)
+        version = s_look_at_table (connection, version, error_p);
     int rc = version < 0 ? -1 : 0;
     for (; rc == 0 && version < SCHEMA_VERSION; version++)
         rc = s_step (connection, version, error_p);

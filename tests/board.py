@@ -53,6 +53,14 @@ class Client:
         """Text goes as it is; bytes go as binary data; a list as fragments."""
         _wait(self.socket.send(text))
 
+    def ping(self):
+        """Waits until the server has read all that was sent."""
+
+        async def ping():
+            await asyncio.wait_for(await self.socket.ping(), PATIENCE)
+
+        _wait(ping())
+
     def frame(self, patience=PATIENCE):
         """The next frame; an assertion fails when none comes in time."""
         try:
@@ -98,6 +106,10 @@ class Client:
 
     def close(self):
         _wait(self.socket.close())
+
+    def abort(self):
+        """Goes without a word."""
+        _loop.call_soon_threadsafe(self.socket.transport.abort)
 
 
 class Board:

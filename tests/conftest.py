@@ -1,3 +1,5 @@
+import signal
+
 import pytest
 
 from board import Board, Database, wait_for
@@ -19,6 +21,15 @@ def database(server):
     return server
 
 
+def stop_all(boards):
+    """Ends the boards that still run; each must exit 0."""
+    running = [board for board in boards if board.process.returncode is None]
+    for board in running:
+        board.signal(signal.SIGTERM)
+    for board in running:
+        assert board.stop() == 0, board.logged()
+
+
 @pytest.fixture
 def start(database):
     """Starts boards on the database; those that still run afterwards are ended, and must exit 0."""
@@ -30,9 +41,7 @@ def start(database):
         return boards[-1]
 
     yield start
-    for board in boards:
-        if board.process.returncode is None:
-            assert board.stop() == 0, board.logged()
+    stop_all(boards)
 
 
 @pytest.fixture(scope="session")
