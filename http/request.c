@@ -79,8 +79,11 @@ s_is_token (const char *text, int size, const char *token)
     return (size_t) size == strlen (token) && strncasecmp (text, token, (size_t) size) == 0;
 }
 
-bool
-request_has_token (const struct mg_request_info *info, const char *name, const char *token)
+//  Whether a list, on one line or several, has the token; compare is strncasecmp () or strncmp ().
+
+static bool
+s_has (const struct mg_request_info *info, const char *name, const char *token,
+       int (*compare) (const char *left, const char *right, size_t size))
 {
     int index = 0;
     const char *list;
@@ -88,10 +91,22 @@ request_has_token (const struct mg_request_info *info, const char *name, const c
         const char *element;
         int size;
         while ((size = s_next_element (&list, &element)) >= 0)
-            if (s_is_token (element, size, token))
+            if ((size_t) size == strlen (token) && compare (element, token, (size_t) size) == 0)
                 return true;
     }
     return false;
+}
+
+bool
+request_has_token (const struct mg_request_info *info, const char *name, const char *token)
+{
+    return s_has (info, name, token, strncasecmp);
+}
+
+bool
+request_has_word (const struct mg_request_info *info, const char *name, const char *word)
+{
+    return s_has (info, name, word, strncmp);
 }
 
 //  Reads digits up to the end of text; -1 when there are none, others too, or too many.

@@ -21,8 +21,10 @@ const char *request_header (const struct mg_request_info *info, const char *name
 //  How often a header comes.
 int request_count (const struct mg_request_info *info, const char *name);
 
-//  Whether the header, a comma-separated list over one or more lines, holds the token, in any case.
+//  Whether the header, a comma-separated list over one or more lines, holds the token, in any case of
+//  letters; or the word, in this case only.
 bool request_has_token (const struct mg_request_info *info, const char *name, const char *token);
+bool request_has_word (const struct mg_request_info *info, const char *name, const char *word);
 
 //  0, or the status of what is wrong with the request as such: too many headers, Host missing,
 //  repeated or not a host, a length that is not a number, or a transfer encoding.

@@ -1,7 +1,6 @@
 //  civetweb's begin_request callback sees each request before civetweb does anything with it, and we
-//  answer there; civetweb itself only goes on with a handshake that websocket_begin () has let pass,
-//  and reports through http_error what it could not parse. So there is no document root, and nothing
-//  that civetweb would serve on its own.
+//  answer there; civetweb itself only reports through http_error what it could not parse. So there is
+//  no document root, and nothing that civetweb would serve on its own.
 //
 //  Paths are compared as they came, without decoding: no address of ours needs an escape, and what
 //  is never decoded cannot be decoded twice.
@@ -69,7 +68,7 @@ s_route (struct mg_connection *conn, const char *path)
 {
     const char *rest;
     if (streq (path, worker_settings (worker_of (conn))->http_path))
-        return websocket_begin (conn);
+        return websocket_answer (conn);
     if (streq (path, "/"))
         return board_answer_page (conn);
     if (streq (path, "/messages"))
@@ -94,7 +93,7 @@ s_begin_request (struct mg_connection *conn)
     const struct mg_request_info *info = mg_get_request_info (conn);
     worker_begin (worker, info);
     metrics_add (METRICS_REQUESTS, 1);
-    int status = request_check (info);
+    int status = worker_has_head (worker) ? request_check (info) : 400;
     if (status)
         return answer_error (conn, status, NULL, NULL);
     if (!request_host_allowed (info, worker_settings (worker), worker_pool (worker)->loopback))
@@ -171,13 +170,6 @@ s_exit_thread (const struct mg_context *civetweb, int type, void *thread)
     (void) civetweb, (void) type;
     worker_t *worker = (worker_t *) thread;
     worker_destroy (&worker);
-}
-
-static void
-s_init_context (const struct mg_context *civetweb)
-{
-    //  civetweb hands its context out as const, to callers that may but set handlers
-    websocket_register ((struct mg_context *) civetweb);
 }
 
 //  ------------------------------------------------------------------------
@@ -291,7 +283,6 @@ s_start_civetweb (server_t *self, const struct sockaddr_in *address)
         {"request_timeout_ms", "10000"},
         {"enable_keep_alive", "yes"}, //  See answer.c about who is kept
         {"keep_alive_timeout_ms", "5000"},
-        {"websocket_timeout_ms", "1000"}, //  For a socket that could not be taken over
         {"decode_url", "no"},
         {"enable_directory_listing", "no"},
         {"enable_auth_domain_check", "no"}, //  Else only its own domain may be in a whole URI
@@ -302,7 +293,6 @@ s_start_civetweb (server_t *self, const struct sockaddr_in *address)
                                            .end_request = s_end_request,
                                            .log_message = s_log_message,
                                            .http_error = s_http_error,
-                                           .init_context = s_init_context,
                                            .init_thread = s_init_thread,
                                            .exit_thread = s_exit_thread,
                                            .init_connection = s_open_connection,

@@ -25,7 +25,8 @@ void takeover_destroy (takeover_t **self_p);
 int takeover_steal (const takeover_t *self, const struct mg_request_info *info);
 
 //  The bytes of the request's line and headers, counted in civetweb's buffer. Only for a request of
-//  fewer headers than MG_MAX_HEADERS.
+//  fewer headers than MG_MAX_HEADERS. Returns -1 when civetweb stopped at a line that is no header, so
+//  that it has not seen the lines behind it.
 int64_t takeover_header_size (const struct mg_request_info *info);
 
 //  How many bytes came in on the socket, were read by civetweb and do not belong to the first

@@ -1,13 +1,14 @@
-//  civetweb 1.15 upgrades POST, HTTP/1.0, a missing Host, "Upgrade: websocket-evil" and a short key,
-//  and answers a wrong version without naming the right one. begin_request runs before all that and
-//  may answer itself, so everything is checked there, and what comes through is a handshake that
-//  civetweb cannot but accept.
+//  The handshake is ours and not civetweb's. civetweb 1.15 upgrades POST, HTTP/1.0, a missing Host,
+//  "Upgrade: websocket-evil" and a short key; it answers a wrong version without naming the right
+//  one; of a list that stands on several lines it sees the first; and it remembers the subprotocol
+//  from one connection of a thread to the next. So nothing of it would be left but the answer, which
+//  is one hash. By begin_request we see each request first, and answer it there.
 //
-//  In civetweb's words: the connect handler chooses the subprotocol (civetweb remembers it from one
-//  connection of a thread to the next, so it is set each time), the ready handler runs when 101 has
-//  been sent. Since the ready handler takes the socket away, no data ever come by civetweb, but for
-//  what a client sent without waiting for 101 (RFC 6455, 4.1 forbids it): those bytes lie in
-//  civetweb's buffer and cannot be had, so such a connection is closed.
+//  The socket is taken over before it is answered, so a failure still is an ordinary HTTP error.
+//
+//  A client may send nothing behind its handshake before it has got the answer (RFC 6455, 4.1). What
+//  one sends all the same lies partly in civetweb's buffer and cannot be had, so such a connection is
+//  closed rather than continued in the middle of a frame.
 
 #include "http/websocket.h"
 
@@ -21,6 +22,9 @@
 
 #include <arpa/inet.h>
 #include <netinet/tcp.h>
+
+//  RFC 6455, 1.3
+#define ACCEPT_GUID "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 //  The kernel's send buffer of a client that does not read
 #define SEND_BUFFER_BYTES (128 * 1024)
@@ -57,47 +61,21 @@ websocket_check (const struct mg_request_info *info)
     return key && websocket_is_key (key) && info->content_length <= 0 ? 0 : 400;
 }
 
-int
-websocket_begin (struct mg_connection *conn)
+char *
+websocket_accept (const char *key)
 {
-    const struct mg_request_info *info = mg_get_request_info (conn);
-    worker_t *worker = worker_of (conn);
-    int status = websocket_check (info);
-    if (status == 426)
-        return answer_error (conn, 426, NULL,
-                             "Upgrade: websocket\r\nConnection: Upgrade\r\n"
-                             "Sec-WebSocket-Version: 13\r\n");
-    if (status)
-        return answer_error (conn, status, NULL, status == 405 ? "Allow: GET\r\n" : NULL);
-    if (!request_origin_allowed (info, worker_settings (worker)))
-        status = 403;
-    else if (atomic_load (&worker_pool (worker)->draining) || !worker_reserve (worker))
-        status = 503;
-    if (status) {
-        metrics_add (METRICS_CONNECTIONS_REFUSED, 1);
-        return answer_error (conn, status, NULL, NULL);
-    }
-    return 0;
+    zdigest_t *digest = zdigest_new (); //  SHA-1
+    zdigest_update (digest, (const byte *) key, strlen (key));
+    zdigest_update (digest, (const byte *) ACCEPT_GUID, strlen (ACCEPT_GUID));
+    zarmour_t *base64 = zarmour_new ();
+    char *accept = zarmour_encode (base64, zdigest_data (digest), zdigest_size (digest));
+    zarmour_destroy (&base64);
+    zdigest_destroy (&digest);
+    return accept;
 }
 
 //  ------------------------------------------------------------------------
-//  civetweb's handlers
-
-static bool
-s_offers_subprotocol (const struct mg_request_info *info)
-{
-    return request_has_token (info, "Sec-WebSocket-Protocol", WEBSOCKET_SUBPROTOCOL);
-}
-
-static int
-s_handle_connect (const struct mg_connection *conn, void *args)
-{
-    assert (!args);
-    //  The field is ours to set, and civetweb has no other way to it
-    struct mg_request_info *info = (struct mg_request_info *) mg_get_request_info (conn);
-    info->acceptedWebSocketSubprotocol = s_offers_subprotocol (info) ? WEBSOCKET_SUBPROTOCOL : NULL;
-    return 0;
-}
+//  Taking over
 
 static int
 s_set_option (int descriptor, int level, int option, int value)
@@ -117,57 +95,90 @@ s_prepare (int descriptor)
                : -1;
 }
 
-//  Closes a connection with a status of RFC 6455, 7.4.1; nothing was sent on it yet, so it fits.
+static int
+s_send (int descriptor, const void *data, size_t size)
+{
+    return send (descriptor, data, size, MSG_DONTWAIT | MSG_NOSIGNAL) == (ssize_t) size ? 0 : -1;
+}
+
+//  Sends 101; it fits, since nothing else is on its way.
+
+static int
+s_send_accepted (int descriptor, const struct mg_request_info *info, bool subprotocol)
+{
+    char *accept = websocket_accept (request_header (info, "Sec-WebSocket-Key"));
+    char *head = zsys_sprintf (
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        "Sec-WebSocket-Accept: %s\r\n%s\r\n",
+        accept, subprotocol ? "Sec-WebSocket-Protocol: " WEBSOCKET_SUBPROTOCOL "\r\n" : "");
+    int rc = s_send (descriptor, head, strlen (head));
+    zstr_free (&head);
+    zstr_free (&accept);
+    return rc;
+}
+
+//  Closes a WebSocket on which nothing has been sent yet, with a code of RFC 6455, 7.4.1.
 
 static void
 s_refuse (int descriptor, uint16_t code)
 {
-    const unsigned char frame[4] = {0x88, 2, (unsigned char) (code >> 8), (unsigned char) code};
-    (void) !send (descriptor, frame, sizeof (frame), MSG_DONTWAIT | MSG_NOSIGNAL);
+    const byte frame[4] = {0x88, 2, (byte) (code >> 8), (byte) code};
+    (void) !s_send (descriptor, frame, sizeof (frame));
     close (descriptor);
 }
 
-static void
-s_handle_ready (struct mg_connection *conn, void *args)
+static bool
+s_offers_subprotocol (const struct mg_request_info *info)
 {
-    assert (!args);
-    worker_t *worker = worker_of (conn);
-    const struct mg_request_info *info = mg_get_request_info (conn);
+    return request_has_word (info, "Sec-WebSocket-Protocol", WEBSOCKET_SUBPROTOCOL);
+}
+
+//  Answers on a socket that is ours now.
+
+static void
+s_welcome (worker_t *worker, int descriptor, const struct mg_request_info *info)
+{
     char buffer[INET6_ADDRSTRLEN];
     const char *address = request_address (info, worker_settings (worker), buffer);
-    int64_t consumed = worker_consumed (worker);
     bool subprotocol = s_offers_subprotocol (info);
-
-    int descriptor = takeover_steal (worker_pool (worker)->takeover, info);
-    if (descriptor < 0) {
-        if (errno == ENOTCONN)
-            log_debug ("websocket: a client was gone right after its handshake");
-        else
-            log_warning ("websocket: could not take over a socket: %s", strerror (errno));
-        mg_disable_connection_keep_alive (conn); //  Ends civetweb's own loop before it begins
-    }
-    else if (s_prepare (descriptor) != 0 || takeover_unread (descriptor, consumed) != 0)
+    if (s_prepare (descriptor) != 0 || s_send_accepted (descriptor, info, subprotocol) != 0)
+        close (descriptor);
+    else if (takeover_unread (descriptor, worker_consumed (worker)) != 0)
         s_refuse (descriptor, 1002);
     else if (worker_hand_over (worker, descriptor, subprotocol, address) != 0)
         log_warning ("websocket: a connection thread's queue is full");
 }
 
-//  Only a socket that was not taken over comes here, or bytes that came too early; both end.
-
 static int
-s_handle_data (struct mg_connection *conn, int bits, char *data, size_t size, void *args)
+s_refuse_request (struct mg_connection *conn, int status)
 {
-    (void) conn, (void) bits, (void) data, (void) size;
-    assert (!args);
-    return 0;
+    metrics_add (METRICS_CONNECTIONS_REFUSED, 1);
+    return answer_error (conn, status, NULL, NULL);
 }
 
-void
-websocket_register (struct mg_context *civetweb)
+int
+websocket_answer (struct mg_connection *conn)
 {
-    //  websocket_begin () has seen the path already
-    mg_set_websocket_handler (civetweb, "**", s_handle_connect, s_handle_ready, s_handle_data, NULL,
-                              NULL);
+    const struct mg_request_info *info = mg_get_request_info (conn);
+    worker_t *worker = worker_of (conn);
+    int status = websocket_check (info);
+    if (status == 426)
+        return answer_error (conn, 426, NULL,
+                             "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n");
+    if (status)
+        return answer_error (conn, status, NULL, status == 405 ? "Allow: GET\r\n" : NULL);
+    if (!request_origin_allowed (info, worker_settings (worker)))
+        return s_refuse_request (conn, 403);
+    if (atomic_load (&worker_pool (worker)->draining) || !worker_reserve (worker))
+        return s_refuse_request (conn, 503);
+    int descriptor = takeover_steal (worker_pool (worker)->takeover, info);
+    if (descriptor < 0) {
+        log_warning ("websocket: could not take over a socket: %s", strerror (errno));
+        return s_refuse_request (conn, 503);
+    }
+    s_welcome (worker, descriptor, info);
+    mg_disable_connection_keep_alive (conn); //  What civetweb has left is a dead socket
+    return 101;
 }
 
 //  ------------------------------------------------------------------------
@@ -238,13 +249,16 @@ websocket_test (bool verbose)
     assert (!websocket_is_key ("AAAA AAAAAAAAAAAAAAAAA=="));
     assert (!websocket_is_key (""));
     s_test_checks ();
+    char *accept = websocket_accept ("dGhlIHNhbXBsZSBub25jZQ=="); //  RFC 6455's example
+    assert (streq (accept, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
+    zstr_free (&accept);
 
     struct mg_request_info info = s_test_handshake ();
     assert (!s_offers_subprotocol (&info));
     info.http_headers[info.num_headers++] = (struct mg_header){"Sec-WebSocket-Protocol",
                                                                "chat, breadboard.1"};
     assert (s_offers_subprotocol (&info));
-    info.http_headers[info.num_headers - 1].value = "breadboard.10";
+    info.http_headers[info.num_headers - 1].value = "breadboard.10, BREADBOARD.1";
     assert (!s_offers_subprotocol (&info));
     printf ("OK\n");
 }

@@ -25,6 +25,7 @@ struct worker {
     const struct mg_request_info *request; //  Borrowed from civetweb; NULL between requests
     int64_t consumed;                      //  Bytes of the connection up to the end of this request
     bool has_body;                         //  Its body was read to the end
+    bool whole;                            //  civetweb has seen the whole head of the request
     bool reserved; //  We count one WebSocket that no connection thread has yet
 };
 
@@ -139,10 +140,13 @@ worker_begin (worker_t *self, const struct mg_request_info *info)
     s_take_sites (self);
     self->request = info;
     self->has_body = false;
+    int64_t size = 0;
     if (info->num_headers > 0 && info->num_headers < MG_MAX_HEADERS)
-        self->consumed += takeover_header_size (info);
+        size = takeover_header_size (info);
+    self->whole = size >= 0;
+    self->consumed += size;
     request_trim (info); //  Only now: it changes the bytes that were counted
-    if (info->content_length > 0)
+    if (info->content_length > 0 && info->content_length < INT32_MAX) //  What is more is not read
         self->consumed += info->content_length;
     sweeper_set (self->pool->sweeper, self->number, SWEEPER_ANSWER, info);
 }
@@ -167,6 +171,12 @@ const struct mg_request_info *
 worker_request (const worker_t *self)
 {
     return self->request;
+}
+
+bool
+worker_has_head (const worker_t *self)
+{
+    return self->whole;
 }
 
 int64_t

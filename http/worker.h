@@ -69,6 +69,9 @@ void worker_close (worker_t *self);
 //  The current request, NULL outside of one: what civetweb could not parse has none.
 const struct mg_request_info *worker_request (const worker_t *self);
 
+//  Whether civetweb has seen all lines of the request's head: it stops at one that is no header.
+bool worker_has_head (const worker_t *self);
+
 //  Bytes of the connection up to the end of the current request.
 int64_t worker_consumed (const worker_t *self);
 
