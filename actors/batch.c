@@ -1,13 +1,18 @@
 //  What was sent is remembered as steps, one for each result that will come: a statement of a
-//  command, the announcement of the writes before it, or a Sync. The steps up to a Sync are a unit:
-//  one transaction. It was committed if and only if no error came before the Sync's result; an error
-//  at commit comes as an extra result where the Sync's is expected.
+//  command, the announcement of the writes before it, or the Sync. It was committed if and only if no
+//  error came before the Sync's result; an error at commit comes as an extra result where the Sync's
+//  is expected.
 //
-//  In doubt. When a connection breaks, a unit whose Sync was sent may have been committed. The next
-//  connection first makes sure that the old one can commit no more (postgres). Then the commands run
-//  again, singly, and the statements themselves find out: an add has a key, which is stored once
-//  whoever tries; a delete that finds nothing has done its work; an update that finds its own text,
-//  one version on, as well.
+//  A statement that fails makes the transaction void, and so tells the outcome of its own command for
+//  certain; the others are sent again. After RETRIES_MAX of that they are sent singly, one at a time.
+//  A row, or the whole table, that somebody else keeps locked costs lock_timeout each time; after
+//  LOCKS_MAX of those all writes that are left are "busy", so one batch never waits longer than that.
+//
+//  In doubt. When a connection breaks, a transaction whose Sync was sent may have been committed. The
+//  next connection first makes sure that the old one can commit no more (postgres). Then the commands
+//  run again, singly, and the statements themselves find out: an add has a key, which is stored once
+//  whoever tries; a delete that finds nothing has done its work; an update that finds its own text
+//  has, too, when no version stands against it. What cannot be told so is unsettled.
 
 #include "actors/batch.h"
 #include "actors/schema.h"
@@ -20,7 +25,8 @@ const postgres_statement_t batch_statements[] = {
             " SELECT id FROM added UNION ALL SELECT id FROM messages WHERE key = $3 LIMIT 1"},
     {"edit", "SELECT author, text, version FROM messages WHERE id = $1"},
     {"update", "UPDATE messages SET author = $2, text = $3, version = version + 1"
-               " WHERE id = $1 RETURNING true, false"},
+               " WHERE id = $1 RETURNING true, true"},
+    {"compare", "SELECT false, author = $2 AND text = $3 FROM messages WHERE id = $1"},
     {"update version",
      "WITH changed AS (UPDATE messages SET author = $2, text = $3, version = version + 1"
      " WHERE id = $1 AND version = $4 RETURNING id)"
@@ -33,6 +39,12 @@ const postgres_statement_t batch_statements[] = {
     {NULL, NULL},
 };
 
+//  How often the others are sent again together after one of them failed
+#define RETRIES_MAX 3
+
+//  How often a batch waits for somebody else's lock
+#define LOCKS_MAX 3
+
 typedef enum { STATEMENT, ANNOUNCEMENT, SYNC } step_kind_t;
 
 typedef struct {
@@ -43,13 +55,15 @@ typedef struct {
 struct batch {
     command_t *commands[BATCH_SIZE]; //  Owned
     size_t size;
-    step_t steps[3 * BATCH_SIZE]; //  What was sent; at most three for each command
+    step_t steps[BATCH_SIZE + 2]; //  What was sent
     size_t steps_sent;
     size_t steps_taken;
-    size_t unit_start; //  The first step of the unit whose results come now
-    bool unit_failed;  //  An error came since
-    bool singly;       //  Each command is a unit
-    char sqlstate[6];  //  Of the unit's error
+    bool singly;        //  One command at a time
+    int failures;       //  Statements that failed
+    int locks;          //  Of these, for a lock
+    bool failed;        //  An error came since the last Sync's result
+    char sqlstate[6];   //  The first one's
+    command_t *culprit; //  Whose statement it was; borrowed; NULL: nobody's
 };
 
 batch_t *
@@ -103,6 +117,12 @@ batch_writes (const batch_t *self)
 //  ------------------------------------------------------------------------
 //  Sending
 
+static bool
+s_is_left (const command_t *command)
+{
+    return !command->settled && command->code == COMMAND_OK && command->action != COMMAND_LIST;
+}
+
 static void
 s_add_step (batch_t *self, step_kind_t kind, command_t *command)
 {
@@ -124,24 +144,11 @@ s_send_statement (batch_t *self, postgres_t *postgres, command_t *command)
         postgres_query (postgres, "edit", 1, by_id);
     else if (command->action == COMMAND_DELETE)
         postgres_query (postgres, "delete", 1, by_id);
-    else if (command->version == 0)
-        postgres_query (postgres, "update", 3, by_id);
-    else
+    else if (command->version > 0)
         postgres_query (postgres, "update version", 4, by_id);
+    else
+        postgres_query (postgres, command->doubtful ? "compare" : "update", 3, by_id);
     s_add_step (self, STATEMENT, command);
-}
-
-//  Ends a unit: announces its writes to other servers, and syncs.
-
-static void
-s_send_end (batch_t *self, postgres_t *postgres, bool writes)
-{
-    if (writes) {
-        postgres_query (postgres, "announce", 0, NULL);
-        s_add_step (self, ANNOUNCEMENT, NULL);
-    }
-    postgres_sync (postgres);
-    s_add_step (self, SYNC, NULL);
 }
 
 batch_state_t
@@ -149,21 +156,30 @@ batch_send (batch_t *self, postgres_t *postgres)
 {
     self->steps_sent = 0;
     self->steps_taken = 0;
-    self->unit_start = 0;
-    self->unit_failed = false;
+    self->failed = false;
+    bool writes = false;
     for (size_t index = 0; index < self->size; index++) {
         command_t *command = self->commands[index];
-        if (command->settled || command->code != COMMAND_OK || command->action == COMMAND_LIST)
+        if (!s_is_left (command) || (self->singly && self->steps_sent > 0))
             continue;
         s_send_statement (self, postgres, command);
-        if (self->singly)
-            s_send_end (self, postgres, command_writes (command));
+        writes = writes || command_writes (command);
     }
     if (self->steps_sent == 0)
         return BATCH_DONE;
-    if (!self->singly)
-        s_send_end (self, postgres, batch_writes (self));
+    if (writes) { //  Other servers are to hear of it
+        postgres_query (postgres, "announce", 0, NULL);
+        s_add_step (self, ANNOUNCEMENT, NULL);
+    }
+    postgres_sync (postgres);
+    s_add_step (self, SYNC, NULL);
     return BATCH_UNDERWAY;
+}
+
+bool
+batch_sent_all (const batch_t *self)
+{
+    return !self->singly;
 }
 
 //  ------------------------------------------------------------------------
@@ -192,15 +208,20 @@ s_take_edit (command_t *command, const PGresult *result)
         command_fail (command, COMMAND_UNAVAILABLE, "The server is out of memory.");
 }
 
-//  A row tells whether the message was changed, and whether it is as one change from here makes it.
+//  A row tells whether the message was changed now, and whether it is as this command makes it.
 
 static void
 s_take_update (command_t *command, const PGresult *result)
 {
-    if (PQntuples (result) == 0)
+    bool changed = PQntuples (result) > 0 && *PQgetvalue (result, 0, 0) == 't';
+    bool as_wanted = PQntuples (result) > 0 && *PQgetvalue (result, 0, 1) == 't';
+    if (changed || (command->doubtful && as_wanted))
+        return;
+    if (command->doubtful)
+        command->unsettled = true; //  It was not done, or somebody else came after it
+    else if (PQntuples (result) == 0)
         s_not_found (command);
-    else if (*PQgetvalue (result, 0, 0) == 'f' &&
-             !(command->doubtful && *PQgetvalue (result, 0, 1) == 't'))
+    else
         command_fail (command, COMMAND_CONFLICT,
                       "Somebody else has changed this message meanwhile.");
 }
@@ -222,26 +243,41 @@ s_take_rows (command_t *command, const PGresult *result)
         command_fail (command, COMMAND_BUSY, "The message is being stored; try again.");
 }
 
-static void
-s_take_error (batch_t *self, const PGresult *result)
+//  PostgreSQL's appendix A lists the states.
+
+static bool
+s_is_lock (const batch_t *self)
 {
-    const char *sqlstate = PQresultErrorField (result, PG_DIAG_SQLSTATE);
-    snprintf (self->sqlstate, sizeof (self->sqlstate), "%s", sqlstate ? sqlstate : "");
-    self->unit_failed = true;
+    return streq (self->sqlstate, "55P03") || streq (self->sqlstate, "40P01");
 }
 
-//  Tells the command of a unit that failed why: PostgreSQL's appendix A lists the states.
+//  A new id that is taken already: the table's sequence is behind, as after a restore by hand. The
+//  next number may be free.
+
+static bool
+s_is_id_taken (const batch_t *self)
+{
+    return streq (self->sqlstate, "23505");
+}
+
+//  Tells a command why its statement failed.
 
 static void
 s_fail_command (const batch_t *self, command_t *command)
 {
-    log_warning ("database: a command failed with SQLSTATE %s", self->sqlstate);
-    if (streq (self->sqlstate, "55P03") || streq (self->sqlstate, "40P01"))
-        command_fail (command, COMMAND_BUSY, "Somebody else keeps this message locked; try again.");
-    else if (strncmp (self->sqlstate, "22", 2) == 0 || strncmp (self->sqlstate, "23", 2) == 0)
+    bool refused = strncmp (self->sqlstate, "22", 2) == 0 || strncmp (self->sqlstate, "23", 2) == 0;
+    if (s_is_id_taken (self))
+        command_fail (command, COMMAND_BUSY, "The message got no number; try again.");
+    else if (refused)
         command_fail (command, COMMAND_INVALID, "The database does not take this text.");
+    else if (s_is_lock (self))
+        command_fail (command, COMMAND_BUSY, "Somebody else keeps this message locked; try again.");
     else
         command_fail (command, COMMAND_UNAVAILABLE, "Saving does not work at the moment.");
+    if (!refused && !s_is_lock (self))
+        log_warning ("database: a command failed with SQLSTATE %s", self->sqlstate);
+    command->unsettled = command->doubtful && !refused;
+    command->settled = true;
 }
 
 //  Forgets the outcomes of a transaction that is void, or may be.
@@ -249,33 +285,83 @@ s_fail_command (const batch_t *self, command_t *command)
 static void
 s_reset (batch_t *self)
 {
-    for (size_t index = 0; index < self->steps_sent; index++) {
-        command_t *command = self->steps[index].command;
+    for (size_t step = 0; step < self->steps_sent; step++) {
+        command_t *command = self->steps[step].command;
         if (command && !command->settled) {
             command->code = COMMAND_OK;
+            command->unsettled = false;
             if (command->action == COMMAND_ADD)
                 command->id = 0;
         }
     }
-    self->singly = true;
 }
 
-static batch_state_t
-s_end_unit (batch_t *self)
+//  Fails those that would meet the same lock: all for the same message, and when there were too many
+//  locks, whatever writes.
+
+static void
+s_fail_locked (batch_t *self, const command_t *culprit)
 {
-    size_t start = self->unit_start;
-    bool failed = self->unit_failed;
-    self->unit_start = self->steps_taken;
-    self->unit_failed = false;
-    if (failed && !self->singly) {
-        s_reset (self);
-        return BATCH_AGAIN;
+    for (size_t index = 0; index < self->size; index++) {
+        command_t *command = self->commands[index];
+        bool same = command->id == culprit->id && command->action != COMMAND_ADD;
+        if (s_is_left (command) && command_writes (command) && (self->locks >= LOCKS_MAX || same))
+            s_fail_command (self, command);
     }
-    if (failed)
-        s_fail_command (self, self->steps[start].command);
-    if (self->singly)
-        self->steps[start].command->settled = true;
-    return self->steps_taken < self->steps_sent ? BATCH_UNDERWAY : BATCH_DONE;
+}
+
+//  The transaction is void.
+
+static void
+s_end_failed (batch_t *self)
+{
+    s_reset (self);
+    self->failures++;
+    bool again = self->culprit && s_is_id_taken (self) && !self->singly;
+    if (self->culprit && !again) {
+        s_fail_command (self, self->culprit);
+        if (s_is_lock (self)) {
+            self->locks++;
+            s_fail_locked (self, self->culprit);
+        }
+    }
+    else if (self->singly) //  At commit
+        s_fail_command (self, self->steps[0].command);
+    self->singly = self->singly || again || !self->culprit || self->failures >= RETRIES_MAX;
+}
+
+static void
+s_end_committed (batch_t *self)
+{
+    for (size_t step = 0; step < self->steps_sent; step++)
+        if (self->steps[step].command)
+            self->steps[step].command->settled = true;
+}
+
+//  The Sync's result has come.
+
+static batch_state_t
+s_end_transaction (batch_t *self)
+{
+    if (self->failed)
+        s_end_failed (self);
+    else
+        s_end_committed (self);
+    for (size_t index = 0; index < self->size; index++)
+        if (s_is_left (self->commands[index]))
+            return BATCH_AGAIN;
+    return BATCH_DONE;
+}
+
+static void
+s_take_error (batch_t *self, const PGresult *result, command_t *command)
+{
+    const char *sqlstate = PQresultErrorField (result, PG_DIAG_SQLSTATE);
+    if (!self->failed) {
+        snprintf (self->sqlstate, sizeof (self->sqlstate), "%s", sqlstate ? sqlstate : "");
+        self->culprit = command;
+    }
+    self->failed = true;
 }
 
 batch_state_t
@@ -285,22 +371,31 @@ batch_take (batch_t *self, const PGresult *result)
     const step_t *step = &self->steps[self->steps_taken];
     ExecStatusType status = PQresultStatus (result);
     if (status == PGRES_FATAL_ERROR)
-        s_take_error (self, result);
+        s_take_error (self, result, step->command);
     else if (status == PGRES_TUPLES_OK && step->kind == STATEMENT)
         s_take_rows (step->command, result);
     if (step->kind == SYNC && status != PGRES_PIPELINE_SYNC)
         return BATCH_UNDERWAY; //  An error at commit, before the Sync's own result
     self->steps_taken++;
-    return step->kind == SYNC ? s_end_unit (self) : BATCH_UNDERWAY;
+    return step->kind == SYNC ? s_end_transaction (self) : BATCH_UNDERWAY;
+}
+
+int64_t
+batch_locked_id (const batch_t *self)
+{
+    return self->failed && self->culprit && s_is_lock (self) && self->culprit->action != COMMAND_ADD
+               ? self->culprit->id
+               : 0;
 }
 
 void
 batch_doubt (batch_t *self)
 {
-    for (size_t index = 0; index < self->steps_sent; index++)
-        if (self->steps[index].command)
-            self->steps[index].command->doubtful = true;
+    for (size_t step = 0; step < self->steps_sent; step++)
+        if (self->steps[step].command && !self->steps[step].command->settled)
+            self->steps[step].command->doubtful = true;
     s_reset (self);
+    self->singly = true;
 }
 
 //  ------------------------------------------------------------------------
@@ -407,6 +502,8 @@ s_add_change (batch_t *batch, const char *action, int64_t id, const char *more)
 
 #define KEY_1 "8f14e45f-ceea-467f-9e53-0a5d5b7c1c01"
 #define KEY_2 "8f14e45f-ceea-467f-9e53-0a5d5b7c1c02"
+#define KEY_3 "8f14e45f-ceea-467f-9e53-0a5d5b7c1c03"
+#define KEY_4 "8f14e45f-ceea-467f-9e53-0a5d5b7c1c04"
 
 //  A batch without a failure is one transaction; a key is stored once, inside of one too.
 
@@ -436,7 +533,7 @@ s_test_together (const scratch_t *scratch)
 //  One that fails (an author longer than the column) costs the others nothing.
 
 static void
-s_test_singly (const scratch_t *scratch, int64_t id)
+s_test_failure (const scratch_t *scratch, int64_t id)
 {
     char author[160];
     snprintf (author, sizeof (author), ",\"author\":\"%0110d\",\"text\":\"t\"", 0);
@@ -446,13 +543,50 @@ s_test_singly (const scratch_t *scratch, int64_t id)
     s_add_change (batch, "delete message", 999999, "");
     s_add_change (batch, "open edit page", id, "");
     int sends = s_run_batch (scratch, batch);
-    assert (sends == 2);
+    assert (sends == 2); //  The second time without the one that failed
     assert (batch_command (batch, 0)->code == COMMAND_OK);
     assert (batch_command (batch, 1)->code == COMMAND_INVALID);
     assert (batch_command (batch, 2)->code == COMMAND_NOT_FOUND);
     command_t *edit = batch_command (batch, 3);
     assert (streq (edit->author, "Bob") && streq (edit->text, "new") && edit->version == 2);
     batch_destroy (&batch);
+}
+
+//  Each command that fails has its own outcome, however many there are.
+
+static void
+s_test_many_failures (const scratch_t *scratch)
+{
+    char author[160];
+    snprintf (author, sizeof (author), ",\"author\":\"%0110d\",\"text\":\"t\"", 0);
+    batch_t *batch = batch_new ();
+    for (int64_t id = 1; id <= 6; id++)
+        s_add_change (batch, "update message", id, author);
+    s_add_message (batch, "three", KEY_3);
+    s_run_batch (scratch, batch);
+    for (size_t index = 0; index < 2; index++) //  Those that exist
+        assert (batch_command (batch, index)->code == COMMAND_INVALID);
+    assert (batch_command (batch, 6)->code == COMMAND_OK && batch_command (batch, 6)->id > 0);
+    batch_destroy (&batch);
+}
+
+//  Somebody else's lock costs one wait, whatever the number of commands for the row.
+
+static void
+s_test_lock (const scratch_t *scratch, int64_t id)
+{
+    PGconn *other = PQconnectdb (scratch_url (scratch));
+    PQclear (PQexec (other, "BEGIN; SELECT * FROM messages FOR UPDATE"));
+    batch_t *batch = batch_new ();
+    for (int count = 0; count < 20; count++)
+        s_add_change (batch, "update message", id, ",\"author\":\"Bob\",\"text\":\"new\"");
+    s_add_message (batch, "four", KEY_4);
+    int sends = s_run_batch (scratch, batch);
+    assert (sends == 2 && batch_command (batch, 20)->code == COMMAND_OK);
+    for (size_t index = 0; index < 20; index++)
+        assert (batch_command (batch, index)->code == COMMAND_BUSY);
+    batch_destroy (&batch);
+    PQfinish (other);
 }
 
 //  What was committed by a connection that broke is found, not done twice.
@@ -464,15 +598,17 @@ s_test_doubt (const scratch_t *scratch, int64_t id)
     s_add_message (batch, "one", KEY_1);
     s_add_change (batch, "update message", id,
                   ",\"author\":\"Bob\",\"text\":\"new\",\"version\":1");
+    s_add_change (batch, "update message", id, ",\"author\":\"Bob\",\"text\":\"later\"");
+    s_add_change (batch, "update message", id, ",\"author\":\"Bob\",\"text\":\"new\"");
     s_add_change (batch, "delete message", 999999, "");
-    s_run_batch (scratch, batch);
-    assert (batch_command (batch, 1)->code == COMMAND_CONFLICT); //  It was no retry
-    assert (batch_command (batch, 2)->code == COMMAND_NOT_FOUND);
-    batch_doubt (batch);
+    for (size_t index = 0; index < batch_size (batch); index++)
+        batch_command (batch, index)->doubtful = true;
     s_run_batch (scratch, batch);
     assert (batch_command (batch, 0)->id == id);
-    for (size_t index = 0; index < 3; index++)
-        assert (batch_command (batch, index)->code == COMMAND_OK);
+    assert (!batch_command (batch, 1)->unsettled); //  The version that it makes is there
+    assert (batch_command (batch, 2)->unsettled);  //  Nobody can tell, and nothing is overwritten
+    assert (!batch_command (batch, 3)->unsettled);
+    assert (!batch_command (batch, 4)->unsettled && batch_command (batch, 4)->code == COMMAND_OK);
     batch_destroy (&batch);
     batch_destroy (&batch);
 }
@@ -490,7 +626,9 @@ batch_test (bool verbose)
     assert (rc == 0);
     PQfinish (connection);
     int64_t id = s_test_together (scratch);
-    s_test_singly (scratch, id);
+    s_test_failure (scratch, id);
+    s_test_many_failures (scratch);
+    s_test_lock (scratch, id);
     s_test_doubt (scratch, id);
     scratch_destroy (&scratch);
     printf ("OK\n");

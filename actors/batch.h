@@ -1,9 +1,10 @@
 //  batch - the commands that share one transaction, and how each of them ended
 //
 //  thread     the database actor's
-//  together   all statements, then one Sync: one transaction, one flush to disk for all
-//  singly     when one of them failed, the transaction is void, and all run again, each with a Sync
-//             of its own, so that one bad command costs no other its success
+//  together   all statements, then one Sync: one transaction, one flush to disk for all. A command
+//             whose statement fails has its outcome, and the others run again without it
+//  singly     when that has happened too often, or the commit failed: one command, one Sync, and only
+//             then the next
 
 #ifndef BATCH_H_INCLUDED
 #define BATCH_H_INCLUDED
@@ -20,7 +21,7 @@ typedef struct batch batch_t;
 typedef enum {
     BATCH_UNDERWAY, //  More results are to come
     BATCH_DONE,     //  Each command has its outcome
-    BATCH_AGAIN     //  Failed as a whole: to be sent again, singly
+    BATCH_AGAIN     //  Commands are left that must be sent again
 } batch_state_t;
 
 //  The statements that batches use, for postgres_new ().
@@ -40,15 +41,21 @@ command_t *batch_command (const batch_t *self, size_t index);
 //  Whether any command changes a message, if all goes well.
 bool batch_writes (const batch_t *self);
 
-//  Queues the statements of all commands that need one, with their Syncs. Returns BATCH_DONE when
+//  Queues the statements of the commands that still need one, with a Sync. Returns BATCH_DONE when
 //  none does, else BATCH_UNDERWAY.
 batch_state_t batch_send (batch_t *self, postgres_t *postgres);
+
+//  Whether what batch_send () queued is all that is left, if nothing fails.
+bool batch_sent_all (const batch_t *self);
 
 //  Takes the next result of what was sent.
 batch_state_t batch_take (batch_t *self, const PGresult *result);
 
-//  The connection broke before the last result came: nobody knows what was committed. Each command
-//  is marked as doubtful, and the batch can be sent again, singly, on the next connection.
+//  The message that somebody else keeps locked, as the last batch_take () found out; 0: none.
+int64_t batch_locked_id (const batch_t *self);
+
+//  The connection broke while results were to come: nobody knows what was committed. The commands
+//  sent are marked as doubtful, and the batch can be sent again on the next connection.
 void batch_doubt (batch_t *self);
 
 void batch_test (bool verbose);

@@ -56,8 +56,17 @@ command_fail (command_t *self, command_code_t code, const char *format, ...)
 //  ------------------------------------------------------------------------
 //  Numbers of any size
 
-//  Returns a copy of the JSON text in which each integer of more than 18 digits is the largest, or
-//  the smallest, that 64 bits hold. The copy is never longer; caller frees.
+//  Whether these digits are more than 64 bits hold. With a zero before them they are not JSON.
+
+static bool
+s_is_beyond (const char *digits, size_t count)
+{
+    return *digits != '0' &&
+           (count > 19 || (count == 19 && strncmp (digits, "9223372036854775807", 19) > 0));
+}
+
+//  Returns a copy of the JSON text in which each integer that 64 bits do not hold is the largest, or
+//  the smallest, that they do. The copy is never longer; caller frees.
 
 static char *
 s_clamp_integers (const char *json, size_t size, size_t *clamped_size_p)
@@ -74,7 +83,7 @@ s_clamp_integers (const char *json, size_t size, size_t *clamped_size_p)
         size_t digits = 0;
         while (!in_string && at + digits < size && isdigit ((unsigned char) json[at + digits]))
             digits++;
-        if (digits > 18) {
+        if (digits > 0 && s_is_beyond (json + at, digits)) {
             bool negative = length > 0 && copy[length - 1] == '-';
             const char *limit = negative ? "9223372036854775808" : "9223372036854775807";
             memcpy (copy + length, limit, 19);
@@ -82,7 +91,9 @@ s_clamp_integers (const char *json, size_t size, size_t *clamped_size_p)
             at += digits;
         }
         else
-            copy[length++] = json[at++];
+            do
+                copy[length++] = json[at++];
+            while (digits > 1 && --digits > 0);
     }
     *clamped_size_p = length;
     return copy;

@@ -40,6 +40,7 @@ typedef struct {
     char key[37];    //  ADD: a UUID, the client's or made here
 
     uint64_t connection; //  Who asked: a WebSocket, or 0
+    bool left;           //  That connection is gone: nobody wants the answer
     zframe_t *requester; //  Who asked: a civetweb thread's routing id; owned; NULL for a WebSocket
     uint64_t sequence;   //  The civetweb thread's number for it
 
@@ -47,6 +48,7 @@ typedef struct {
     char reason[160]; //  For people, when the code is not COMMAND_OK
     bool settled;     //  The outcome is certain, whatever becomes of the connection now
     bool doubtful;    //  May have been committed by a connection that broke; is run again
+    bool unsettled;   //  And that has not told: whoever asked must look for himself
 } command_t;
 
 //  Parses and checks size bytes of JSON, valid UTF-8, against the limits in settings. Always returns

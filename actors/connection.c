@@ -102,6 +102,13 @@ connection_send (connection_t *self, parcel_t *frame)
     return 0;
 }
 
+void
+connection_forget (connection_t *self)
+{
+    zlistx_destroy (&self->queue);
+    self->stale = false;
+}
+
 //  Sends the rest of what the kernel took a part of. Returns whether nothing is left of it.
 
 static bool

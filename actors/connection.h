@@ -54,6 +54,9 @@ void connection_show (connection_t *self, parcel_t *page);
 //  Sends a private frame, or puts it behind those that wait. Returns 0, or -1 when too many do.
 int connection_send (connection_t *self, parcel_t *frame);
 
+//  Drops the private frames that wait, and the page that is owed.
+void connection_forget (connection_t *self);
+
 //  The kernel has room again: sends what waits, and last the page when the connection is stale.
 void connection_flush (connection_t *self, parcel_t *page);
 

@@ -54,6 +54,8 @@ typedef struct {
     int64_t now_ms;       //  Of this turn
     int64_t resume_ms;    //  When to look at the paused ones
     int64_t sweep_ms;     //  When to sweep
+    uint64_t sweeps;      //  So far
+    int64_t pages;        //  How many the board has, as it was published last
     int64_t drained_ms;   //  When draining ends at the latest; 0: we do not drain
     bool quiet;           //  Clients are not read from
     bool terminated;      //  $TERM has come
@@ -74,12 +76,14 @@ static void
 s_settle (self_t *self, connection_t *connection)
 {
     if (connection->gone) {
-        if (!connection->doomed)
+        if (!connection->doomed) {
+            epoll_ctl (self->epoll, EPOLL_CTL_DEL, connection->descriptor, NULL);
             zlistx_add_end (self->doomed, connection);
+        }
         connection->doomed = true;
         return;
     }
-    bool deaf = connection->paused || (self->quiet && !connection->closing_ms);
+    bool deaf = !connection->closing_ms && (connection->paused || self->quiet);
     uint32_t events = (deaf ? 0 : EPOLLIN) | (connection_behind (connection) ? EPOLLOUT : 0);
     if (events != connection->events) {
         struct epoll_event event = {.events = events, .data.ptr = connection};
@@ -157,8 +161,8 @@ s_close (self_t *self, connection_t *connection, parcel_t *close_frame)
 {
     if (connection->closing_ms || connection->gone)
         return;
-    if (connection_send (connection, close_frame) != 0)
-        connection->gone = true; //  It does not read anyway
+    connection_forget (connection); //  A close frame is the last, and must not wait for others
+    connection_send (connection, close_frame);
     connection->closing_ms = self->now_ms;
     if (!connection_behind (connection))
         shutdown (connection->descriptor, SHUT_WR);
@@ -253,8 +257,10 @@ s_handle_message (const reassembly_event_t *event, void *arg)
     const sender_t *sender = (const sender_t *) arg;
     self_t *self = sender->self;
     connection_t *connection = sender->connection;
-    if (event->opcode == FRAME_TEXT)
+    if (event->opcode == FRAME_TEXT) {
+        connection->unfinished_ms = 0;
         s_forward (self, connection, event);
+    }
     else if (event->opcode == FRAME_PING)
         s_send_frame (self, connection, frame_new (FRAME_PONG, event->payload, event->size));
     else if (event->opcode == FRAME_CLOSE)
@@ -327,7 +333,7 @@ s_resume_paused (self_t *self)
             continue;
         }
         connection->paused = false;
-        if (!connection->gone && !connection->closing_ms)
+        if (!connection->gone && !connection->closing_ms && !self->quiet)
             s_feed (self, connection, 0);
         s_settle (self, connection);
     }
@@ -355,7 +361,9 @@ s_clamp (self_t *self, int64_t pages)
 static void
 s_take_page (self_t *self, int64_t number, int64_t pages, parcel_t *parcel)
 {
-    s_clamp (self, pages);
+    if (pages < self->pages)
+        s_clamp (self, pages);
+    self->pages = pages;
     audience_t *audience = (audience_t *) zhashx_lookup (self->audiences, &number);
     if (!audience)
         return;
@@ -437,13 +445,12 @@ s_sweep_connection (self_t *self, connection_t *connection)
 {
     bool cut = connection->unfinished_ms && !connection->paused &&
                self->now_ms - connection->unfinished_ms > UNFINISHED_MS;
-    uint64_t turn = (uint64_t) (self->now_ms / SWEEP_MS);
     if (connection->closing_ms && self->now_ms - connection->closing_ms > CLOSING_MS)
         connection->gone = true;
     else if (cut)
         s_cut (self, connection, FRAME_CLOSE_POLICY, "message not finished in time");
     else if (!connection->closing_ms && !connection_behind (connection) &&
-             (connection->id / (CONNECTIONS_THREADS_MAX + 1) + turn) % PING_EVERY_S == 0)
+             (connection->id / (CONNECTIONS_THREADS_MAX + 1) + self->sweeps) % PING_EVERY_S == 0)
         connection_send (connection, self->ping);
     s_settle (self, connection);
 }
@@ -456,6 +463,7 @@ s_sweep (self_t *self)
     if (self->now_ms < self->sweep_ms)
         return;
     self->sweep_ms = self->now_ms + SWEEP_MS;
+    self->sweeps++;
     for (connection_t *connection = (connection_t *) zhashx_first (self->table); connection;
          connection = (connection_t *) zhashx_next (self->table))
         s_sweep_connection (self, connection);
@@ -676,8 +684,10 @@ s_take_messages (self_t *self)
 static int
 s_timeout_ms (const self_t *self, bool more)
 {
-    if (more || self->terminated || zlistx_size (self->doomed) > 0)
-        return more || self->terminated ? 0 : 10;
+    if (more || self->terminated)
+        return 0;
+    if (zlistx_size (self->doomed) > 0)
+        return 10; //  The database actor's queue is full; it is tried again soon
     int64_t until_ms = self->sweep_ms < self->resume_ms ? self->sweep_ms : self->resume_ms;
     if (self->drained_ms && self->drained_ms < until_ms)
         until_ms = self->drained_ms;

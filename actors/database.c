@@ -11,8 +11,11 @@
 //
 //  While PostgreSQL is away, pages that are in memory are still served, and every other command is
 //  answered "unavailable". A batch that was under way when the connection broke is in doubt; it is
-//  run again on the next connection (batch tells how) within DOUBT_MS, after which those who wait
-//  for it are told to come back: their connections are closed with 1013.
+//  run again on the next connection (batch tells how) within DOUBT_MS. Whoever waits for what is not
+//  settled then is told to come back and look: the connection is closed with 1013.
+//
+//  A message that somebody else keeps locked stays out of batches for LOCK_OUT_MS, so that one who
+//  tries again and again does not make everybody wait each time.
 
 #include "actors/database.h"
 #include "actors/batch.h"
@@ -33,6 +36,9 @@
 #define RETRY_MS      250  //  After a read that failed
 #define DOUBT_MS      5000
 #define DRAIN_MS      1000
+#define LOCK_OUT_MS   1000
+#define LOCK_OUTS     16   //  Messages locked out at the same time; more than anybody needs
+#define ROUND_LATE_MS 2000 //  A round that takes longer: PostgreSQL does not answer
 
 typedef struct {
     zsock_t *pipe;                    //  To our parent; the zactor owns it
@@ -51,6 +57,7 @@ typedef struct {
     int deadline; //  Timer: until then a batch in doubt may be settled; -1: none
 
     uint64_t round;      //  Counts rounds
+    int64_t round_ms;    //  When it began
     batch_t *batch;      //  Of the round under way, or in doubt; owned; NULL: none
     batch_state_t state; //  Of the batch; UNDERWAY while results are to come
     bool reading;        //  The round's read is under way
@@ -61,7 +68,14 @@ typedef struct {
     zhashx_t *pages;    //  Of page_t by number, as PostgreSQL has them; owned
     int64_t page_count; //  How many the board has; 0: not known yet
     bool stale;         //  The pages may have changed behind our back
+    bool unreadable;    //  Reading fails, and that has been logged
     int retry;          //  Timer: a read failed, and is tried again then; -1: none
+
+    struct {
+        int64_t id;
+        int64_t until_ms;
+    } locked[LOCK_OUTS]; //  Messages that stay out of batches, in a ring
+    size_t locks;        //  That were ever entered
 
     bool started;  //  Our parent knows that we serve
     bool away;     //  The outage has been logged
@@ -69,6 +83,7 @@ typedef struct {
 } self_t;
 
 static void s_start_round (self_t *self);
+static void s_set_deadline (self_t *self, int delay_ms, zloop_timer_fn *handler);
 
 //  ------------------------------------------------------------------------
 //  Pages in memory
@@ -152,7 +167,7 @@ s_show (self_t *self, const command_t *command, int64_t number)
 {
     page_t *page = s_page (self, number);
     if (!page)
-        return; //  Reading failed: it gets the page as soon as that works again
+        return; //  Reading failed: it gets what changed as soon as that works again
     bool moves = viewers_page (self->viewers, command->connection) != page->number;
     viewers_move (self->viewers, command->connection, page->number);
     if (moves || command->action == COMMAND_LIST || page->round != self->round)
@@ -206,8 +221,29 @@ s_answer (self_t *self, command_t *command)
         metrics_add (METRICS_COMMANDS_FAILED, 1);
     if (command->requester)
         s_answer_request (self, command);
-    else
+    else if (!command->left)
         s_answer_connection (self, command);
+}
+
+//  Nobody knows whether the command was carried out: whoever asked is to come back and look. A
+//  civetweb thread does not wait so long; it has said so already.
+
+static void
+s_send_away (self_t *self, const command_t *command)
+{
+    if (!command->requester && !command->left)
+        s_tell (self, command, frame_new_close (FRAME_CLOSE_TRY_LATER, "not known whether saved"));
+}
+
+//  Ends a command that PostgreSQL has seen.
+
+static void
+s_end_command (self_t *self, command_t *command)
+{
+    if (command->unsettled)
+        s_send_away (self, command);
+    else
+        s_answer (self, command);
 }
 
 //  Answers a command that is not sent to PostgreSQL, because that is away.
@@ -346,7 +382,10 @@ s_report_start (self_t *self)
 static void
 s_handle_read_failure (self_t *self)
 {
-    log_error ("database: could not read pages: %s", self->read_error);
+    self->read_error[strcspn (self->read_error, "\n")] = 0;
+    if (!self->unreadable)
+        log_error ("database: could not read messages: %s", self->read_error);
+    self->unreadable = true;
     if (self->retry < 0)
         self->retry = zloop_timer (self->loop, RETRY_MS, 1, s_handle_retry, self);
     if (!self->started) {
@@ -368,15 +407,19 @@ s_report_drained (self_t *self)
 static void
 s_finish_round (self_t *self)
 {
-    if (self->read)
+    if (self->read) {
+        self->unreadable = false;
         s_take_pages (self);
-    else if (self->reading && self->reads_all)
-        self->stale = true;
-    if (self->reading && !self->read)
+    }
+    else if (self->reading) {
+        self->stale = self->stale || self->reads_all;
         s_handle_read_failure (self);
+    }
     for (size_t index = 0; self->batch && index < batch_size (self->batch); index++)
-        s_answer (self, batch_command (self->batch, index));
+        s_end_command (self, batch_command (self->batch, index));
     batch_destroy (&self->batch);
+    if (!self->draining)
+        s_set_deadline (self, 0, NULL);
     PQclear (self->read);
     self->read = NULL;
     self->reading = false;
@@ -386,18 +429,41 @@ s_finish_round (self_t *self)
     s_start_round (self);
 }
 
+//  Sends what is left of the batch, and with the last of it the read.
+
 static void
 s_send_round (self_t *self)
 {
-    self->round++;
     PQclear (self->read);
     self->read = NULL;
     *self->read_error = 0;
+    self->reading = false;
     self->state = self->batch ? batch_send (self->batch, self->postgres) : BATCH_DONE;
-    s_send_read (self);
+    if (self->state == BATCH_DONE || batch_sent_all (self->batch))
+        s_send_read (self);
     postgres_flush (self->postgres);
     if (self->state == BATCH_DONE && !self->reading)
         s_finish_round (self);
+}
+
+//  Whether somebody else was found to keep the message locked, a moment ago.
+
+static bool
+s_is_locked_out (const self_t *self, const command_t *command)
+{
+    int64_t now_ms = zclock_mono ();
+    for (size_t index = 0; index < LOCK_OUTS; index++)
+        if (self->locked[index].id == command->id && self->locked[index].until_ms > now_ms)
+            return command_writes (command) && command->action != COMMAND_ADD;
+    return false;
+}
+
+static void
+s_lock_out (self_t *self, int64_t id)
+{
+    size_t index = self->locks++ % LOCK_OUTS;
+    self->locked[index].id = id;
+    self->locked[index].until_ms = zclock_mono () + LOCK_OUT_MS;
 }
 
 static void
@@ -409,6 +475,9 @@ s_take_waiting (self_t *self)
     metrics_add (METRICS_BATCHES, 1);
     while (batch_size (self->batch) < BATCH_SIZE && zlistx_size (self->waiting) > 0) {
         command_t *command = (command_t *) zlistx_detach (self->waiting, NULL);
+        if (command->code == COMMAND_OK && s_is_locked_out (self, command))
+            command_fail (command, COMMAND_BUSY,
+                          "Somebody else keeps this message locked; try again.");
         batch_add (self->batch, &command);
     }
 }
@@ -442,8 +511,11 @@ s_start_round (self_t *self)
 {
     if (!s_round_under_way (self) && postgres_is_up (self->postgres)) {
         s_take_waiting (self);
-        if (self->batch || (self->stale && self->retry < 0))
+        if (self->batch || (self->stale && self->retry < 0)) {
+            self->round++;
+            self->round_ms = zclock_mono ();
             s_send_round (self);
+        }
     }
     s_pause_commands (self, zlistx_size (self->waiting) >= DATABASE_QUEUE);
     s_report_drained (self);
@@ -471,27 +543,26 @@ s_handle_up (void *arg)
     metrics_set (METRICS_DATABASE_UP, 1);
     self->away = false;
     self->stale = true; //  Announcements may have been missed
-    s_set_deadline (self, 0, NULL);
     if (self->batch)
         s_send_round (self); //  It was in doubt
     else
         s_start_round (self);
 }
 
-//  Gives up on a batch in doubt: whoever waits for it is told to come back and to look.
+//  Gives up on a batch: what is certain is answered, what was not written is told so.
 
 static void
 s_abandon_batch (self_t *self)
 {
-    zframe_t *close_frame = frame_new_close (FRAME_CLOSE_TRY_LATER, "not known whether saved");
     for (size_t index = 0; self->batch && index < batch_size (self->batch); index++) {
         command_t *command = batch_command (self->batch, index);
-        if (command->settled || !command->doubtful)
+        if (command->settled)
+            s_end_command (self, command);
+        else if (command->doubtful && command_writes (command))
+            s_send_away (self, command);
+        else
             s_answer_without (self, command);
-        else if (!command->requester) //  A civetweb thread does not wait so long
-            s_publish_to (self, command->connection, 0, close_frame);
     }
-    zframe_destroy (&close_frame);
     batch_destroy (&self->batch);
 }
 
@@ -502,8 +573,11 @@ s_handle_deadline (zloop_t *loop, int timer, void *arg)
     (void) timer;
     self_t *self = (self_t *) arg;
     self->deadline = -1;
-    log_error ("database: gave up on %zu commands in doubt",
-               self->batch ? batch_size (self->batch) : 0);
+    if (self->batch)
+        log_error ("database: gave up on %zu commands", batch_size (self->batch));
+    if (self->batch && postgres_is_up (self->postgres))
+        postgres_break (self->postgres, "no answer in time"); //  Ends in s_handle_down ()
+    s_set_deadline (self, 0, NULL);
     s_abandon_batch (self);
     s_report_drained (self);
     return 0;
@@ -524,7 +598,8 @@ s_break_round (self_t *self)
     else if (!batch_writes (self->batch))
         s_abandon_batch (self); //  Nothing can be in doubt
     else {
-        batch_doubt (self->batch);
+        if (self->state == BATCH_UNDERWAY)
+            batch_doubt (self->batch);
         if (self->deadline < 0)
             s_set_deadline (self, self->draining ? DRAIN_MS : DOUBT_MS, s_handle_deadline);
     }
@@ -570,8 +645,10 @@ s_take_read (self_t *self, PGresult *result)
     }
     if (status != PGRES_PIPELINE_SYNC)
         return;
-    if (self->state == BATCH_AGAIN)
+    if (self->state == BATCH_AGAIN) {
+        self->stale = self->stale || self->reads_all;
         s_send_round (self); //  What was read is as old as the transaction that is void
+    }
     else
         s_finish_round (self);
 }
@@ -586,10 +663,18 @@ s_handle_result (void *arg, PGresult *result)
     }
     self->state = batch_take (self->batch, result);
     PQclear (result);
-    if (self->state == BATCH_DONE && !self->reading)
-        s_finish_round (self);
-    else if (self->state == BATCH_AGAIN && !self->reading)
+    if (self->state == BATCH_AGAIN && batch_locked_id (self->batch) > 0)
+        s_lock_out (self, batch_locked_id (self->batch));
+    if (self->state == BATCH_UNDERWAY || self->reading)
+        return;
+    if (self->state == BATCH_AGAIN) {
         s_send_round (self);
+        return;
+    }
+    s_send_read (self); //  The last of those that were sent singly
+    postgres_flush (self->postgres);
+    if (!self->reading)
+        s_finish_round (self);
 }
 
 static void
@@ -617,6 +702,21 @@ s_take_command (self_t *self, command_t *command)
     }
 }
 
+//  The connection is gone: what it still waits for must not bring it back.
+
+static void
+s_forget_connection (self_t *self, uint64_t connection)
+{
+    viewers_leave (self->viewers, connection);
+    for (size_t index = 0; self->batch && index < batch_size (self->batch); index++)
+        if (batch_command (self->batch, index)->connection == connection)
+            batch_command (self->batch, index)->left = true;
+    command_t *command = (command_t *) zlistx_first (self->waiting);
+    for (; command; command = (command_t *) zlistx_next (self->waiting))
+        if (command->connection == connection)
+            command->left = true;
+}
+
 static void
 s_answer_hello (self_t *self, uint64_t thread)
 {
@@ -633,7 +733,8 @@ s_answer_hello (self_t *self, uint64_t thread)
 static void
 s_answer_ready (self_t *self, zframe_t *requester, uint64_t sequence)
 {
-    bool up = postgres_is_up (self->postgres);
+    bool up = postgres_is_up (self->postgres) &&
+              (!s_round_under_way (self) || zclock_mono () - self->round_ms < ROUND_LATE_MS);
     zsock_send (self->commands, "f8s888s", requester, sequence,
                 command_code_name (up ? COMMAND_OK : COMMAND_UNAVAILABLE), (uint64_t) 0,
                 (uint64_t) 0, (uint64_t) 0, "");
@@ -662,7 +763,7 @@ s_take_message (self_t *self)
         s_take_command (self, command);
     }
     else if (kind == DATABASE_LEFT)
-        viewers_leave (self->viewers, number);
+        s_forget_connection (self, number);
     else if (kind == DATABASE_HELLO)
         s_answer_hello (self, number);
     else {
@@ -702,8 +803,7 @@ s_handle_pipe (zloop_t *loop, zsock_t *reader, void *arg)
     }
     else if (streq (command, "DRAIN")) {
         self->draining = true;
-        if (self->deadline >= 0)
-            s_set_deadline (self, DRAIN_MS, s_handle_deadline);
+        s_set_deadline (self, DRAIN_MS, s_handle_deadline);
         s_report_drained (self);
     }
     else

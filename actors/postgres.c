@@ -108,8 +108,9 @@ s_send_set_up (postgres_t *self)
     if (*self->pid) {
         const char *const old[] = {self->pid, self->started};
         PQsendQueryParams (self->connection,
-                           "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
-                           " WHERE pid = $1::integer AND backend_start = $2::timestamptz",
+                           "SELECT pg_terminate_backend(pid, 4000) FROM pg_stat_activity"
+                           " WHERE pid = $1::integer"
+                           " AND extract(epoch FROM backend_start)::text = $2",
                            2, NULL, old, NULL, NULL, 0);
     }
     const char *const origin[] = {self->origin};
@@ -122,7 +123,7 @@ s_send_set_up (postgres_t *self)
     for (const postgres_statement_t *statement = self->statements; statement->name; statement++)
         PQsendPrepare (self->connection, statement->name, statement->sql, 0, NULL);
     PQsendQueryParams (self->connection,
-                       "SELECT pid, backend_start FROM pg_stat_activity"
+                       "SELECT pid, extract(epoch FROM backend_start)::text FROM pg_stat_activity"
                        " WHERE pid = pg_backend_pid()",
                        0, NULL, NULL, NULL, NULL, 0);
     postgres_sync (self);
@@ -151,12 +152,23 @@ s_reason (const PGresult *result)
     return reason ? reason : PQresultErrorMessage (result);
 }
 
+//  Whether this is the answer of pg_terminate_backend (), and it waited in vain.
+
+static bool
+s_tells_old_backend_alive (const PGresult *result)
+{
+    return PQresultStatus (result) == PGRES_TUPLES_OK && PQntuples (result) == 1 &&
+           streq (PQfname (result, 0), "pg_terminate_backend") && *PQgetvalue (result, 0, 0) == 'f';
+}
+
 static void
 s_take_set_up_result (postgres_t *self, PGresult *result)
 {
     ExecStatusType status = PQresultStatus (result);
     if (status == PGRES_FATAL_ERROR && !*self->failure)
         snprintf (self->failure, sizeof (self->failure), "%s", s_reason (result));
+    else if (s_tells_old_backend_alive (result))
+        snprintf (self->failure, sizeof (self->failure), "the old backend does not end");
     else if (status == PGRES_TUPLES_OK && PQntuples (result) == 1 && PQnfields (result) == 2) {
         snprintf (self->pid, sizeof (self->pid), "%s", PQgetvalue (result, 0, 0));
         snprintf (self->started, sizeof (self->started), "%s", PQgetvalue (result, 0, 1));
@@ -288,6 +300,13 @@ s_handle_socket (zloop_t *loop, zmq_pollitem_t *item, void *arg)
     return 0;
 }
 
+void
+postgres_break (postgres_t *self, const char *reason)
+{
+    if (self->connection)
+        s_fail (self, reason);
+}
+
 bool
 postgres_is_up (const postgres_t *self)
 {
@@ -314,7 +333,7 @@ postgres_flush (postgres_t *self)
     //  That the socket cannot be written to shows when it is read, and then with the server's reason
     bool more = PQflush (self->connection) == 1;
     s_watch (self, more ? ZMQ_POLLIN | ZMQ_POLLOUT : ZMQ_POLLIN);
-    if (self->broken)
+    if (self->broken || PQstatus (self->connection) == CONNECTION_BAD)
         s_fail (self, PQerrorMessage (self->connection));
 }
 

@@ -1,5 +1,7 @@
 //  postgres - a connection to PostgreSQL that never blocks, and comes back by itself
 //
+//  names      but for one thing: libpq resolves a host name by getaddrinfo (3), which waits. Where name
+//             service may be away, give an address as hostaddr in database.url
 //  thread     the database actor's; works inside its zloop
 //  set-up     each new connection first ends the backend of the one that broke, and waits until it is
 //             gone, so that nothing in doubt can still be committed; then it prepares the statements
@@ -45,6 +47,9 @@ void postgres_query (postgres_t *self, const char *name, int count, const char *
 //  Queues a Sync: what was queued since the last one is one transaction. Its result, of status
 //  PGRES_PIPELINE_SYNC, comes after theirs.
 void postgres_sync (postgres_t *self);
+
+//  Ends the connection for a reason of the owner's, who hears of it by down () before this returns.
+void postgres_break (postgres_t *self, const char *reason);
 
 //  Sends what was queued, as far as PostgreSQL takes it now; the rest follows by itself.
 void postgres_flush (postgres_t *self);
