@@ -100,6 +100,15 @@ class Raw:
             self._more()
         return self.read(self.received.index(mark) + len(mark))
 
+    def came(self):
+        """What has come so far and was not read; does not wait for more."""
+        self.socket.setblocking(False)
+        with contextlib.suppress(BlockingIOError, EOFError):
+            while True:
+                self._more()
+        self.socket.settimeout(PATIENCE)
+        return self.received
+
     def rest(self):
         """All up to the end of the connection, which must come."""
         with contextlib.suppress(EOFError):
@@ -136,14 +145,18 @@ class Raw:
         self.send(frame(payload, opcode, **options))
 
     def frame(self):
-        """The next frame: its opcode and its payload. A server's are final, and have no mask."""
-        first, size = self.read(2)
-        assert first & 0xF0 == 0x80 and size < 128, (first, size)
-        if size == 126:
-            (size,) = struct.unpack(">H", self.read(2))
-        elif size == 127:
-            (size,) = struct.unpack(">Q", self.read(8))
-        return first & 0x0F, self.read(size)
+        """The next frame's opcode and payload, but for the server's pings, which may come any time."""
+        while True:
+            first, size = self.read(2)
+            # A server's frames are final, and have no mask
+            assert first & 0xF0 == 0x80 and size < 128, (first, size)
+            if size == 126:
+                (size,) = struct.unpack(">H", self.read(2))
+            elif size == 127:
+                (size,) = struct.unpack(">Q", self.read(8))
+            opcode, payload = first & 0x0F, self.read(size)
+            if opcode != PING:
+                return opcode, payload
 
     def message(self):
         """The next frame's object; the frame must be text."""

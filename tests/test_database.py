@@ -321,7 +321,7 @@ def wait_for_notice(client, code):
     assert f'data-code="{code}"' in client.until("data-code", "#notices")
 
 
-@pytest.mark.parametrize("again", [None, DJANGO_TABLE.format(id="bigserial")])
+@pytest.mark.parametrize("again", [None, DJANGO_TABLE.format(id="bigserial")], ids=["no table", "theirs"])
 def test_a_table_that_is_dropped_is_made_again_by_the_next_start(start, fresh, again):
     board = start()
     ann = board.client()
