@@ -1,8 +1,7 @@
 //  private_postgres - the board's own PostgreSQL, for those who name no database
 //
-//  place      database.state_dir: cluster/ (data), socket/, postgres.log (the server's), lock
-//  cluster    UTF-8, checksums, no TCP; its folders are 0700, and one board at a time holds them
-//  user       for root the server runs as user postgres, otherwise as whoever runs the board
+//  rests on   cluster (its folder) and programs (how its programs run)
+//  reached    over a UNIX socket alone
 //  thread     main's alone, with SIGCHLD at its default; new and destroy block, revive does not
 //  libpq      the variables that it reads (PGHOST, PGSERVICE, ...) are gone from our environment then
 

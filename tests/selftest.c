@@ -6,6 +6,7 @@
 
 #include "actors/audience.h"
 #include "actors/batch.h"
+#include "actors/cluster.h"
 #include "actors/command.h"
 #include "actors/connection.h"
 #include "actors/connections.h"
@@ -15,6 +16,7 @@
 #include "actors/parcel.h"
 #include "actors/postgres.h"
 #include "actors/private_postgres.h"
+#include "actors/programs.h"
 #include "actors/schema.h"
 #include "actors/swap.h"
 #include "actors/table.h"
@@ -68,6 +70,8 @@ static const class_t s_classes[] = {
     {"websocket", websocket_test},
     {"sweeper", sweeper_test},
     {"server", server_test},
+    {"programs", programs_test},
+    {"cluster", cluster_test},
     {"private_postgres", private_postgres_test},
     {"schema", schema_test},
     {"postgres", postgres_test},
