@@ -106,6 +106,21 @@ $(FUZZERS): $(BUILD)/embedded.c
 	    $(BUILD)/embedded.c $(LDLIBS)
 	cd $(BUILD)/fuzz && ./$@.bin -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 $@
 
+#  Timed runs: they print figures beside their limits, and decide nothing. BENCH='--quick fanout writes'
+#  passes options and chooses; the figures are also in build/bench.json
+BENCH =
+BENCHES = $(patsubst tests/%.c,$(BUILD)/%,$(wildcard tests/bench_*.c))
+
+.PHONY: bench
+bench: breadboard $(BENCHES)
+	@scripts/need postgresql python3-psycopg2 python3-websockets
+	BREADBOARD=$(OUT)breadboard BENCH_BUILD=$(BUILD) /usr/bin/python3 tests/bench.py $(BENCH)
+
+#  Not linked with the product; of the libraries only libpq, and only where it is used
+$(BUILD)/bench_%: tests/bench_%.c tests/bench_wire.h Makefile
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $< -lpq
+
 .PHONY: screenshots
 screenshots: breadboard
 	@scripts/need chromium chromium-driver python3-selenium
@@ -133,6 +148,7 @@ help:
 	@echo 'make lint            clang-format (looks only), cppcheck, clang-tidy'
 	@echo 'make memcheck        class tests under valgrind'
 	@echo 'make fuzz            each fuzz target, FUZZ_SECONDS=60'
+	@echo 'make bench           figures beside their limits, in minutes; BENCH=--list tells what there is'
 	@echo 'make screenshots     the page in its states, into build/screenshots'
 	@echo 'make install         DESTDIR= PREFIX=/usr/local'
 	@echo 'make clean           removes what was built'
