@@ -31,7 +31,7 @@ const postgres_statement_t batch_statements[] = {
      "WITH changed AS (UPDATE messages SET author = $2, text = $3, version = version + 1"
      " WHERE id = $1 AND version = $4 RETURNING id)"
      " SELECT EXISTS (SELECT FROM changed),"
-     " author = $2 AND text = $3 AND version = $4::integer + 1"
+     " author = $2 AND text = $3 AND version = $4::integer + 1, author, text, version"
      " FROM messages WHERE id = $1"},
     {"delete", "DELETE FROM messages WHERE id = $1 RETURNING id"},
     {"announce", "SELECT pg_notify('breadboard', current_setting('breadboard.origin')"
@@ -208,6 +208,19 @@ s_take_edit (command_t *command, const PGresult *result)
         command_fail (command, COMMAND_UNAVAILABLE, "The server is out of memory.");
 }
 
+//  Keeps what is stored, so that people can compare.
+
+static void
+s_take_conflict (command_t *command, const PGresult *result)
+{
+    command_fail (command, COMMAND_CONFLICT, "Somebody else has changed this message meanwhile.");
+    zstr_free (&command->stored_author);
+    zstr_free (&command->stored_text);
+    command->stored_author = strdup (PQgetvalue (result, 0, 2));
+    command->stored_text = strdup (PQgetvalue (result, 0, 3));
+    command->version = strtoll (PQgetvalue (result, 0, 4), NULL, 10);
+}
+
 //  A row tells whether the message was changed now, and whether it is as this command makes it.
 
 static void
@@ -222,8 +235,7 @@ s_take_update (command_t *command, const PGresult *result)
     else if (PQntuples (result) == 0)
         s_not_found (command);
     else
-        command_fail (command, COMMAND_CONFLICT,
-                      "Somebody else has changed this message meanwhile.");
+        s_take_conflict (command, result);
 }
 
 static void

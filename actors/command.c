@@ -291,6 +291,8 @@ command_destroy (command_t **self_p)
         command_t *self = *self_p;
         zstr_free (&self->author);
         zstr_free (&self->text);
+        zstr_free (&self->stored_author);
+        zstr_free (&self->stored_text);
         zframe_destroy (&self->requester);
         freen (*self_p);
     }

@@ -34,10 +34,13 @@ typedef struct {
     command_action_t action;
     int64_t id;      //  UPDATE, DELETE, EDIT: the message; ADD: the new one, once stored
     int64_t page;    //  LIST; never below 1
-    int64_t version; //  UPDATE: that the client saw, 0: it did not say; EDIT: the stored one
+    int64_t version; //  UPDATE: that the client saw, 0: it did not say, after a conflict the stored
+                     //  one; EDIT: the stored one
     char *author;    //  Owned; trimmed; NULL where the action has none
     char *text;      //  Owned; trimmed
-    char key[37];    //  ADD: a UUID, the client's or made here
+    char *stored_author; //  UPDATE that met a conflict: what is stored; owned
+    char *stored_text;   //  The same
+    char key[37];        //  ADD: a UUID, the client's or made here
 
     uint64_t connection; //  Who asked: a WebSocket, or 0
     bool left;           //  That connection is gone: nobody wants the answer

@@ -199,7 +199,8 @@ s_answer_request (self_t *self, const command_t *command)
         page = s_page (self, command->page);
         text = page->html;
     }
-    else if (command->code == COMMAND_OK && command->action == COMMAND_EDIT)
+    else if ((command->code == COMMAND_OK && command->action == COMMAND_EDIT) ||
+             command->code == COMMAND_CONFLICT)
         text = form = swap_form_html (self->site, command);
     zsock_send (self->commands, "f8s888s", command->requester, command->sequence,
                 command_code_name (command->code), (uint64_t) command->id,

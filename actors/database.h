@@ -11,7 +11,8 @@
 //             [1: DATABASE_READY][8: sequence]             does PostgreSQL answer?
 //  answers    each REQUEST and READY, on the same socket
 //             [8: sequence][s: "ok" or an error code][8: id][8: page][8: pages][text]
-//             text is the list's or the edit form's HTML, or what is wrong, in words
+//             text is the list's or the edit form's HTML (after a conflict, too), or what is wrong,
+//             in words
 //  publishes  DATABASE_PUBLISHED  PUB that does not drop; each zmsg is [s: topic][8][8][frame]
 //             [page/N/][8: etag][8: pages][frame]          page N changed; who was past the last page
 //                                                          is on it now

@@ -24,14 +24,27 @@ swap_new_notice (const site_t *site, command_code_t code, const char *reason)
     return frame;
 }
 
+//  What is stored, beside what the client wanted; false when the two do not differ.
+
+static json_t *
+s_stored (const command_t *command)
+{
+    return command->stored_author && command->stored_text
+               ? json_pack ("{s:s, s:s}", "author", command->stored_author, "text",
+                            command->stored_text)
+               : json_false ();
+}
+
 char *
-swap_form_html (const site_t *site, const command_t *edit)
+swap_form_html (const site_t *site, const command_t *command)
 {
     const settings_t *settings = site_settings (site);
-    json_t *data = json_pack ("{s:I, s:s, s:s, s:I, s:I, s:I, s:b}", "id", edit->id, "author",
-                              edit->author, "text", edit->text, "version", edit->version,
-                              "author_max", settings->board_author_max, "text_max",
-                              settings->board_text_max, "error", 0);
+    json_t *error = command->code == COMMAND_OK ? json_false () : json_string (command->reason);
+    json_t *data = json_pack ("{s:I, s:s, s:s, s:I, s:I, s:I, s:o, s:o}", "id", command->id,
+                              "author", command->author, "text", command->text, "version",
+                              command->version, "author_max", settings->board_author_max,
+                              "text_max", settings->board_text_max, "error", error, "stored",
+                              s_stored (command));
     char *html = data ? mustache_render (site_templates (site), "update-form.html", data, NULL)
                       : NULL;
     json_decref (data);
@@ -77,6 +90,20 @@ swap_test (bool verbose)
     s_expect (swap_new_form (site, &edit), "{\"selector\":\"#message--12\"");
     char *html = swap_form_html (site, &edit);
     assert (strstr (html, "1 &lt; 2") && strstr (html, "data-id=\"12\""));
+    zstr_free (&html);
+
+    command_t conflict = {.action = COMMAND_UPDATE,
+                          .id = 12,
+                          .code = COMMAND_CONFLICT,
+                          .author = "Ann",
+                          .text = "mine",
+                          .version = 3,
+                          .reason = "Too late.",
+                          .stored_author = "Bob",
+                          .stored_text = "theirs"};
+    html = swap_form_html (site, &conflict);
+    assert (strstr (html, "mine") && strstr (html, "theirs") && strstr (html, "Too late."));
+    assert (strstr (html, "value=\"3\""));
     zstr_free (&html);
     site_destroy (&site);
     printf ("OK\n");

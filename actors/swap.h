@@ -21,8 +21,9 @@ zframe_t *swap_new_notice (const site_t *site, command_code_t code, const char *
 //  The frame that shows the edit form of the message that the command has read.
 zframe_t *swap_new_form (const site_t *site, const command_t *edit);
 
-//  The edit form's HTML alone; caller frees; NULL when memory is out.
-char *swap_form_html (const site_t *site, const command_t *edit);
+//  The HTML alone of the edit form that the command has read; or of one that met a conflict, with
+//  what is stored beside what was sent. Caller frees; NULL when memory is out.
+char *swap_form_html (const site_t *site, const command_t *command);
 
 void swap_test (bool verbose);
 

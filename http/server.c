@@ -50,6 +50,7 @@ struct server {
     int base;                    //  civetweb's descriptors lie below
     int port;
     int listener;  //  civetweb's descriptor, -1 when unknown
+    int stopped;   //  What it was before it was made silent; owned, -1 before
     int silent[2]; //  The ends of a socket that is never ready; -1 when there is none
 };
 
@@ -379,7 +380,7 @@ server_new (site_t *site, int connection_threads, int takeover_base, int64_t max
     self->site = site_ref (site);
     self->threads = (int) settings->http_threads;
     self->base = takeover_base;
-    self->listener = self->silent[0] = self->silent[1] = -1;
+    self->listener = self->stopped = self->silent[0] = self->silent[1] = -1;
     bool loopback = (ntohl (address.sin_addr.s_addr) >> 24) == 127;
     if (s_prepare (self, connection_threads, max_connections, loopback) != 0)
         *error_p = strdup ("http: the system has no descriptors left; raise ulimit -n");
@@ -421,10 +422,26 @@ static void
 s_stop_listening (server_t *self)
 {
     if (self->listener >= 0) {
+        self->stopped = fcntl (self->listener, F_DUPFD_CLOEXEC, 0);
         shutdown (self->listener, SHUT_RDWR);
         dup3 (self->silent[0], self->listener, O_CLOEXEC);
     }
     self->listener = -1;
+}
+
+//  Lets civetweb's thread see the end of its silent socket. When it woke too late after the first
+//  shutdown, it sleeps in poll on the silent socket's number, but in the queue of the old socket.
+
+static void
+s_wake_civetweb (server_t *self)
+{
+    close (self->silent[1]);
+    self->silent[1] = -1;
+    if (self->stopped >= 0) {
+        shutdown (self->stopped, SHUT_RDWR);
+        close (self->stopped);
+    }
+    self->stopped = -1;
 }
 
 //  Nobody is being answered, nor waits for a thread.
@@ -473,8 +490,7 @@ server_destroy (server_t **self_p)
             atomic_store (&self->pool.draining, true);
             s_stop_listening (self);
             s_end_connections (self);
-            close (self->silent[1]);
-            self->silent[1] = -1;
+            s_wake_civetweb (self);
             mg_stop (self->civetweb);
         }
         if (self->library)

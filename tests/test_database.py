@@ -304,7 +304,7 @@ def test_a_locked_row_stops_nobody_else(start, fresh):
             done = len(writers.acknowledged)
             ann.send(action, id=number, author="Ann", text="in vain")
             wait_for_notice(ann, "busy")
-            assert len(writers.acknowledged) > done
+            wait_for(lambda: len(writers.acknowledged) > done, "others' writes")
         bob.send("open edit page", id=number)
         bob.until("locked", f"#message--{number}")
         assert board.get("/").status == 200
