@@ -3,29 +3,33 @@
 import contextlib
 import itertools
 import threading
+import time
 
 import websockets
 
-from board import Client, wait_for
+from board import PATIENCE, Client, wait_for
 
-#  A page that shows all that one batch of the writers can hold, so that each sees its own message
+#  A page that shows all that one batch of the writers can hold, so that each sees its own message.
+#  Writers of another board can fill a page between two frames: with those, all must fit on one page.
 PAGE_SIZE = 40
 
 
 class Writers:
     """Several writers of unique texts; the board needs a page of PAGE_SIZE and no rate limit.
+    They write until they are stopped, or until each has written as many as it may.
 
     Each text ends in one of three sets: acknowledged (a list frame showed it to its sender), refused
     (a notice came instead, so it must not be stored) or doubtful (the connection ended before either).
     """
 
-    def __init__(self, board, name, count=6):
+    def __init__(self, board, name, count=6, most=None):
         self.address = board.address
         self.name = name
         self.acknowledged = set()
         self.refused = {}  # code by text
         self.doubtful = set()
         self.close_codes = []
+        self._most = most
         self._ending = threading.Event()
         self._faults = []
         self._threads = [threading.Thread(target=self._run, args=(number,)) for number in range(count)]
@@ -43,7 +47,8 @@ class Writers:
 
     def stop(self):
         """Waits until each writer has been answered; a fault of one of them is raised here."""
-        self._ending.set()
+        if not self._most:
+            self._ending.set()
         for thread in self._threads:
             thread.join()
         if self._faults:
@@ -64,7 +69,8 @@ class Writers:
         assert set(stored) <= self.acknowledged | self.doubtful
 
     def _run(self, number):
-        texts = (f"{self.name} {number} {count}" for count in itertools.count())
+        texts = (f"{self.name} {number} {count}"
+                 for count in itertools.islice(itertools.count(), self._most))
         try:
             while not self._ending.is_set() and self._write(number, texts):
                 pass
@@ -80,7 +86,9 @@ class Writers:
         text = None
         try:
             while not self._ending.is_set():
-                text = next(texts)
+                text = next(texts, None)
+                if not text:
+                    return False
                 client.send("add message", author=f"writer {number}", text=text)
                 self._await_answer(client, text)
                 text = None
@@ -95,7 +103,8 @@ class Writers:
         return False
 
     def _await_answer(self, client, text):
-        while True:
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
             frame = client.frame()
             if frame["selector"] == "#notices":
                 self.refused[text] = frame["html"]
@@ -103,3 +112,4 @@ class Writers:
             if frame["selector"] == "#messages__list" and f">{text}</p>" in frame["html"]:
                 self.acknowledged.add(text)
                 return
+        raise AssertionError(f"no answer to {text!r} in {PATIENCE} s")
