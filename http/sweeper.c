@@ -17,6 +17,7 @@
 #include "http/sweeper.h"
 
 #include "config/log.h"
+#include "http/takeover.h"
 
 #include <arpa/inet.h>
 #include <stdatomic.h>
@@ -34,7 +35,8 @@ typedef struct {
 //  A connection without a row, remembered by its descriptor
 typedef struct {
     uint64_t peer;
-    int64_t since; //  When it was first seen
+    int64_t taken; //  Bytes that a thread has read
+    int64_t since; //  When that was first seen
 } waiting_t;
 
 struct sweeper {
@@ -201,12 +203,17 @@ s_has_request (int descriptor)
     return !length || length > body || strtoll (length + 16, NULL, 10) <= text + size - body;
 }
 
+//  A thread that has just read a request, and does not have its row yet, has its time to get there.
+
 static bool
 s_waiting_overdue (sweeper_t *self, int descriptor, uint64_t peer, int64_t now)
 {
     waiting_t *waiting = &self->waiting[descriptor];
-    if (waiting->peer != peer) {
+    int64_t received = 0;
+    int64_t taken = takeover_taken (descriptor, &received);
+    if (waiting->peer != peer || waiting->taken != taken) {
         waiting->peer = peer;
+        waiting->taken = taken;
         waiting->since = now;
     }
     return now - waiting->since > SWEEPER_HEADER_MS;

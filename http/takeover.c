@@ -3,7 +3,9 @@
 //
 //  1. The socket is the one descriptor whose getpeername () and getsockname () are the request's. It
 //     is looked for below the base only; since the sockets taken over live above, the search is
-//     bounded by what civetweb and the rest of the program hold, whatever the number of clients.
+//     bounded by what civetweb and the rest of the program hold, whatever the number of clients. It
+//     begins at the lowest descriptor that ever was a client's: below lie those that the program
+//     opened at its start and keeps, which are a third of all.
 //  2. F_DUPFD_CLOEXEC gives the open socket a second descriptor, above.
 //  3. dup2 () puts a socket whose peer has closed in the place of the first one, atomically: there
 //     is no moment at which civetweb's number is free for another thread's socket. civetweb then
@@ -43,8 +45,9 @@ typedef struct {
 _Static_assert(offsetof (s_tcp_info_t, bytes_received) == 128, "the kernel's layout");
 
 struct takeover {
-    int base; //  Lowest descriptor for sockets taken over
-    int dead; //  A socket whose peer has closed; owned
+    int base;         //  Lowest descriptor for sockets taken over
+    int dead;         //  A socket whose peer has closed; owned
+    atomic_int first; //  Where the search begins: a hint that only ever gets lower
 };
 
 takeover_t *
@@ -59,6 +62,7 @@ takeover_new (int base)
     takeover_t *self = (takeover_t *) zmalloc (sizeof (takeover_t));
     self->base = base;
     self->dead = ends[0];
+    atomic_init (&self->first, base);
     return self;
 }
 
@@ -89,22 +93,38 @@ s_is_between (int descriptor, const struct sockaddr_in *peer, in_port_t local_po
            address.sin_family == AF_INET && address.sin_port == local_port;
 }
 
+//  Looks among the descriptors from first to end, end not included.
+
 static int
-s_find (const takeover_t *self, const struct mg_request_info *info)
+s_find_between (int first, int end, const struct sockaddr_in *peer, in_port_t local_port)
+{
+    //  The first one is the only one: the kernel connects no two sockets by the same addresses
+    for (int descriptor = first; descriptor < end; descriptor++)
+        if (s_is_between (descriptor, peer, local_port))
+            return descriptor;
+    return -1;
+}
+
+static int
+s_find (takeover_t *self, const struct mg_request_info *info)
 {
     struct sockaddr_in peer = {.sin_family = AF_INET,
                                .sin_port = htons ((uint16_t) info->remote_port)};
     if (inet_pton (AF_INET, info->remote_addr, &peer.sin_addr) != 1)
         return -1;
-    //  The first one is the only one: the kernel connects no two sockets by the same addresses
-    for (int descriptor = 0; descriptor < self->base; descriptor++)
-        if (s_is_between (descriptor, &peer, htons ((uint16_t) info->server_port)))
-            return descriptor;
-    return -1;
+    in_port_t local_port = htons ((uint16_t) info->server_port);
+    int first = atomic_load (&self->first);
+    int found = s_find_between (first, self->base, &peer, local_port);
+    if (found < 0) {
+        found = s_find_between (0, first, &peer, local_port);
+        if (found >= 0)
+            atomic_store (&self->first, found);
+    }
+    return found;
 }
 
 int
-takeover_steal (const takeover_t *self, const struct mg_request_info *info)
+takeover_steal (takeover_t *self, const struct mg_request_info *info)
 {
     int theirs = s_find (self, info);
     if (theirs < 0) {
@@ -137,10 +157,8 @@ takeover_header_size (const struct mg_request_info *info)
     return *end == '\0' || *end == '\n' ? end + 1 - info->request_method : -1;
 }
 
-//  What came in and left the kernel again; -1 when the kernel does not tell.
-
-static int64_t
-s_taken (int descriptor, int64_t *received_p)
+int64_t
+takeover_taken (int descriptor, int64_t *received_p)
 {
     s_tcp_info_t info = {0};
     socklen_t size = sizeof (info);
@@ -161,7 +179,7 @@ takeover_unread (int descriptor, int64_t consumed)
     int64_t received = -1;
     for (int attempt = 0; attempt < UNREAD_ATTEMPTS; attempt++) {
         int64_t before = received;
-        int64_t taken = s_taken (descriptor, &received);
+        int64_t taken = takeover_taken (descriptor, &received);
         if (taken < 0)
             return -1;
         if (received == before)

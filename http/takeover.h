@@ -22,7 +22,11 @@ void takeover_destroy (takeover_t **self_p);
 //  connection and cleans up. To be called by the request's own handler. Returns the descriptor, the
 //  caller's to close, or -1 with errno: ENOTCONN when there is no such socket, most likely because
 //  the client is gone; otherwise no descriptor is left. Then civetweb still has it.
-int takeover_steal (const takeover_t *self, const struct mg_request_info *info);
+int takeover_steal (takeover_t *self, const struct mg_request_info *info);
+
+//  The bytes that came in on a TCP socket and were read, by whomever; -1 when the kernel does not
+//  tell. *received_p: all that came in.
+int64_t takeover_taken (int descriptor, int64_t *received_p);
 
 //  The bytes of the request's line and headers, counted in civetweb's buffer. Only for a request of
 //  fewer headers than MG_MAX_HEADERS. Returns -1 when civetweb stopped at a line that is no header, so
