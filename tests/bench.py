@@ -45,7 +45,7 @@ class Suite:
         self.rows = []
         self.runs = []
         self.servers = []
-        self.database = Database()
+        self.database = Database(fsync="on")
 
     #  What benches do
 

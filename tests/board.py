@@ -206,7 +206,8 @@ def wait_for(condition, what):
 class Database:
     """A PostgreSQL server of the tests' own, as one that database.url names."""
 
-    def __init__(self):
+    def __init__(self, fsync="off"):
+        self.fsync = fsync
         self.folder = tempfile.mkdtemp(prefix="breadboard-db-")
         os.chmod(self.folder, 0o711)
         self.data = os.path.join(self.folder, "data")
@@ -231,7 +232,7 @@ class Database:
         #  What a process has written outlives it without fsync too; only a power cut would tell
         self._tool("pg_ctl", "-D", self.data, "-w", "-l", os.path.join(self.folder, "log"), "-o",
                    f"-c listen_addresses= -c unix_socket_directories={self.folder}"
-                   " -c max_connections=50 -c fsync=off", "start")
+                   f" -c max_connections=50 -c fsync={self.fsync}", "start")
 
     def stop(self, mode="fast"):
         self._tool("pg_ctl", "-D", self.data, "-w", "-m", mode, "stop")
