@@ -15,6 +15,7 @@ struct audience {
     connection_t **connections; //  Borrowed; in no order
     size_t size;
     size_t capacity;
+    bool renewed; //  In its thread's list of those owed a new page
 };
 
 audience_t *audience_new (int64_t page);

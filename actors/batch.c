@@ -20,9 +20,12 @@
 #include "config/log.h"
 
 const postgres_statement_t batch_statements[] = {
-    {"add", "WITH added AS (INSERT INTO messages (author, text, created_at, key)"
-            " VALUES ($1, $2, now(), $3) ON CONFLICT (key) DO NOTHING RETURNING id)"
-            " SELECT id FROM added UNION ALL SELECT id FROM messages WHERE key = $3 LIMIT 1"},
+    {"add", "INSERT INTO messages (author, text, created_at, key)"
+            " VALUES ($1, $2, now(), $3) RETURNING id, true"},
+    {"add once", "WITH added AS (INSERT INTO messages (author, text, created_at, key)"
+                 " VALUES ($1, $2, now(), $3) ON CONFLICT (key) DO NOTHING RETURNING id)"
+                 " SELECT id, true FROM added"
+                 " UNION ALL SELECT id, false FROM messages WHERE key = $3 LIMIT 1"},
     {"edit", "SELECT author, text, version FROM messages WHERE id = $1"},
     {"update", "UPDATE messages SET author = $2, text = $3, version = version + 1"
                " WHERE id = $1 RETURNING true, true"},
@@ -139,7 +142,8 @@ s_send_statement (batch_t *self, postgres_t *postgres, command_t *command)
     const char *const add[] = {command->author, command->text, command->key};
     const char *const by_id[] = {id, command->author, command->text, version};
     if (command->action == COMMAND_ADD)
-        postgres_query (postgres, "add", 3, add);
+        postgres_query (postgres, command->own_key && !command->doubtful ? "add" : "add once", 3,
+                        add);
     else if (command->action == COMMAND_EDIT)
         postgres_query (postgres, "edit", 1, by_id);
     else if (command->action == COMMAND_DELETE)
@@ -246,11 +250,14 @@ s_take_rows (command_t *command, const PGresult *result)
     else if (command->action == COMMAND_UPDATE)
         s_take_update (command, result);
     else if (command->action == COMMAND_DELETE) {
-        if (PQntuples (result) == 0 && !command->doubtful)
+        command->deleted = PQntuples (result) > 0;
+        if (!command->deleted && !command->doubtful)
             s_not_found (command);
     }
-    else if (PQntuples (result) == 1)
+    else if (PQntuples (result) == 1) {
         command->id = strtoll (PQgetvalue (result, 0, 0), NULL, 10);
+        command->stored = *PQgetvalue (result, 0, 1) == 't';
+    }
     else //  Another server stored the same key at this very moment
         command_fail (command, COMMAND_BUSY, "The message is being stored; try again.");
 }

@@ -8,9 +8,13 @@
 #include "http/utf8.h"
 
 #include <jansson.h>
+#include <sys/random.h>
 
 //  The column is an integer of 32 bits, and PostgreSQL adds one to what we send
 #define VERSION_MAX (INT32_MAX - 1)
+
+//  Characters of a ref
+#define REF_MAX 64
 
 #define PARSE_FLAGS (JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL)
 
@@ -217,6 +221,22 @@ s_is_uuid (const char *text, size_t size)
     return true;
 }
 
+//  Makes a random UUID, RFC 4122, section 4.4. (zuuid_new () seeds rand () anew each time.)
+
+static void
+s_make_key (char key[37])
+{
+    byte random[16];
+    ssize_t rc = getrandom (random, sizeof (random), 0);
+    assert (rc == sizeof (random)); //  It cannot fail for so few bytes, once the system is up
+    random[6] = (byte) ((random[6] & 0x0F) | 0x40);
+    random[8] = (byte) ((random[8] & 0x3F) | 0x80);
+    size_t length = 0;
+    for (size_t at = 0; at < 16; at++)
+        length += (size_t) sprintf (
+            key + length, at == 4 || at == 6 || at == 8 || at == 10 ? "-%02x" : "%02x", random[at]);
+}
+
 //  Each add has a key: by it alone can be told whether one that was in doubt had been stored.
 
 static void
@@ -224,9 +244,8 @@ s_read_key (command_t *self, const json_t *data)
 {
     const json_t *value = json_object_get (data, "key");
     if (!value) {
-        zuuid_t *uuid = zuuid_new ();
-        snprintf (self->key, sizeof (self->key), "%s", zuuid_str_canonical (uuid));
-        zuuid_destroy (&uuid);
+        s_make_key (self->key);
+        self->own_key = true;
     }
     else if (json_is_string (value) &&
              s_is_uuid (json_string_value (value), json_string_length (value)))
@@ -248,9 +267,28 @@ s_read_action (const json_t *root)
     return COMMAND_NONE;
 }
 
+//  Keeps the ref, so that also a request that is wrong otherwise can be answered by it.
+
+static void
+s_read_ref (command_t *self, const json_t *root)
+{
+    const json_t *value = json_object_get (root, "ref");
+    const char *text = json_string_value (value);
+    size_t size = json_string_length (value);
+    if (!value)
+        return;
+    if (!text || memchr (text, 0, size) || size == 0 || utf8_count (text, size) > REF_MAX)
+        command_fail (self, COMMAND_MALFORMED, "ref must be text of 1 to %d characters.", REF_MAX);
+    else
+        self->ref = strdup (text);
+}
+
 static void
 s_read_request (command_t *self, const json_t *root, const settings_t *settings)
 {
+    s_read_ref (self, root);
+    if (self->code != COMMAND_OK)
+        return;
     self->action = s_read_action (root);
     const json_t *data = json_object_get (root, "data");
     if (self->action == COMMAND_NONE)
@@ -289,6 +327,7 @@ command_destroy (command_t **self_p)
     assert (self_p);
     if (*self_p) {
         command_t *self = *self_p;
+        zstr_free (&self->ref);
         zstr_free (&self->author);
         zstr_free (&self->text);
         zstr_free (&self->stored_author);
@@ -331,6 +370,10 @@ s_test_good (void)
     assert (self->action == COMMAND_ADD && command_writes (self));
     assert (streq (self->author, "Ann") && streq (self->text, "a\nb"));
     assert (s_is_uuid (self->key, strlen (self->key)));
+    command_destroy (&self);
+
+    self = s_expect ("{\"ref\":\"r1\",\"action\":\"delete message\",\"data\":{}}", COMMAND_INVALID);
+    assert (streq (self->ref, "r1"));
     command_destroy (&self);
 
     self = s_expect ("{\"action\":\"update message\",\"data\":{\"id\":\"12\",\"version\":3,"

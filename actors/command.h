@@ -38,9 +38,14 @@ typedef struct {
                      //  one; EDIT: the stored one
     char *author;    //  Owned; trimmed; NULL where the action has none
     char *text;      //  Owned; trimmed
-    char *stored_author; //  UPDATE that met a conflict: what is stored; owned
-    char *stored_text;   //  The same
-    char key[37];        //  ADD: a UUID, the client's or made here
+    char *stored_author;      //  UPDATE that met a conflict: what is stored; owned
+    char *stored_text;        //  The same
+    char key[37];             //  ADD: a UUID, the client's or made here
+    bool own_key;             //  It was made here, so nobody has stored it yet
+    bool stored;              //  ADD: it was not there before
+    bool deleted;             //  DELETE: it was there before
+    char *ref;                //  The client's name for this request; owned; NULL: none
+    bool speaks_breadboard_1; //  The client, and so it gets replies
 
     uint64_t connection; //  Who asked: a WebSocket, or 0
     bool left;           //  That connection is gone: nobody wants the answer

@@ -2,6 +2,12 @@
 //  A ZeroMQ descriptor only says that something may have happened (zmq_getsockopt (3), ZMQ_FD), so
 //  before each wait every socket is asked, and emptied.
 //
+//  A turn gathers, then sends. What is published only marks what connections are owed: an audience is
+//  owed its newest page, a connection its private frames. At the end of the turn each gets all that
+//  it is owed in one system call, so a page and the acknowledgement behind it cost one, and of two
+//  pages published meanwhile only the newer is sent. In the same way the commands that clients sent
+//  in one turn go to the database actor as one zmsg.
+//
 //  Whatever ends a connection only dooms it. It is destroyed at the end of the turn, when no event at
 //  hand and no walk through an audience can still lead to it; and it leaves epoll before it is closed:
 //  while another thread's getpeername (2) looks at the descriptor (http/takeover), closing alone would
@@ -26,6 +32,7 @@
 #define BUFFER_BYTES    65536 //  Of input, taken in one go
 #define EVENTS_MAX      256   //  Taken in one turn
 #define PUBLISHED_MAX   64    //  Taken in one turn
+#define COMMANDS_BYTES  65536 //  Of commands gathered for one zmsg, and one command more
 #define SWEEP_MS        1000
 #define PING_EVERY_S    20
 #define UNFINISHED_MS   10000 //  A message that does not end in this time is cut
@@ -34,31 +41,34 @@
 #define HELLO_WAIT_MS   50
 
 typedef struct {
-    int number;           //  K
-    zsock_t *pipe;        //  To our parent; the zactor owns it
-    zsock_t *arrivals;    //  PULL; owned
-    zsock_t *published;   //  SUB; owned
-    zsock_t *commands;    //  DEALER; owned
-    char endpoint[40];    //  Of arrivals
-    int epoll;            //  Owned; -1: none
-    byte *buffer;         //  For input; owned
-    site_t *site;         //  Our reference
-    zhashx_t *table;      //  Of connection_t by id; items are owned, destroyed by s_bury ()
-    zhashx_t *audiences;  //  Of audience_t by page; owned
-    audience_t *first;    //  That of page 1, which always is
-    zlistx_t *doomed;     //  Connections to destroy; borrowed from table
-    zlistx_t *paused;     //  Connections over their rate; borrowed from table
-    parcel_t *ping;       //  Owned
-    parcel_t *going_away; //  A close frame; owned
-    uint64_t last_id;     //  Of a connection
-    int64_t now_ms;       //  Of this turn
-    int64_t resume_ms;    //  When to look at the paused ones
-    int64_t sweep_ms;     //  When to sweep
-    uint64_t sweeps;      //  So far
-    int64_t pages;        //  How many the board has, as it was published last
-    int64_t drained_ms;   //  When draining ends at the latest; 0: we do not drain
-    bool quiet;           //  Clients are not read from
-    bool terminated;      //  $TERM has come
+    int number;          //  K
+    zsock_t *pipe;       //  To our parent; the zactor owns it
+    zsock_t *arrivals;   //  PULL; owned
+    zsock_t *published;  //  SUB; owned
+    zsock_t *commands;   //  DEALER; owned
+    char endpoint[40];   //  Of arrivals
+    int epoll;           //  Owned; -1: none
+    byte *buffer;        //  For input; owned
+    site_t *site;        //  Our reference
+    zhashx_t *table;     //  Of connection_t by id; items are owned, destroyed by s_bury ()
+    zhashx_t *audiences; //  Of audience_t by page; owned
+    audience_t *first;   //  That of page 1, which always is
+    zlistx_t *renewed;   //  Audiences owed a new page; borrowed from audiences
+    zchunk_t *gathered;  //  Commands for the database actor; owned
+    zlistx_t *dirty;     //  Connections owed private frames; borrowed from table
+    zlistx_t *doomed;    //  Connections to destroy; borrowed from table
+    zlistx_t *paused;    //  Connections over their rate; borrowed from table
+    int64_t frames;      //  Sent since they were last counted
+    int64_t bytes;       //  The same
+    uint64_t last_id;    //  Of a connection
+    int64_t now_ms;      //  Of this turn
+    int64_t resume_ms;   //  When to look at the paused ones
+    int64_t sweep_ms;    //  When to sweep
+    uint64_t sweeps;     //  So far
+    int64_t pages;       //  How many the board has, as it was published last
+    int64_t drained_ms;  //  When draining ends at the latest; 0: we do not drain
+    bool quiet;          //  Clients are not read from
+    bool terminated;     //  $TERM has come
 } self_t;
 
 //  What a message of a client leads to
@@ -110,8 +120,11 @@ s_leave (self_t *self, connection_t *connection)
 {
     audience_t *audience = connection->audience;
     audience_leave (connection);
-    if (audience->size == 0 && audience != self->first)
-        zhashx_delete (self->audiences, &audience->page);
+    if (audience->size > 0 || audience == self->first)
+        return;
+    if (audience->renewed)
+        zlistx_delete (self->renewed, zlistx_find (self->renewed, audience));
+    zhashx_delete (self->audiences, &audience->page);
 }
 
 static void
@@ -133,6 +146,8 @@ s_bury (self_t *self, connection_t *connection)
         return false;
     if (connection->paused)
         zlistx_delete (self->paused, zlistx_find (self->paused, connection));
+    if (connection->dirty)
+        zlistx_delete (self->dirty, zlistx_find (self->dirty, connection));
     epoll_ctl (self->epoll, EPOLL_CTL_DEL, connection->descriptor, NULL);
     s_leave (self, connection);
     zhashx_delete (self->table, &connection->id);
@@ -154,18 +169,45 @@ s_bury_doomed (self_t *self)
 //  ------------------------------------------------------------------------
 //  Sending
 
-//  Sends a close frame, and hears no more of the client but its end.
+//  Sends what the connection is owed.
 
 static void
-s_close (self_t *self, connection_t *connection, parcel_t *close_frame)
+s_flush (self_t *self, connection_t *connection)
 {
-    if (connection->closing_ms || connection->gone)
-        return;
-    connection_forget (connection); //  A close frame is the last, and must not wait for others
-    connection_send (connection, close_frame);
-    connection->closing_ms = self->now_ms;
-    if (!connection_behind (connection))
+    size_t sent = connection_flush (connection, connection->audience->newest);
+    self->bytes += (int64_t) sent;
+    self->frames += sent > 0;
+    if (connection->closing_ms && !connection->shut && !connection_behind (connection)) {
+        connection->shut = true;
         shutdown (connection->descriptor, SHUT_WR);
+    }
+    s_settle (self, connection);
+}
+
+//  Remembers that the connection is owed something.
+
+static void
+s_mark_dirty (self_t *self, connection_t *connection)
+{
+    if (!connection->dirty)
+        zlistx_add_end (self->dirty, connection);
+    connection->dirty = true;
+}
+
+//  Sends a close frame behind what is half sent, and hears no more of the client but its end.
+
+static void
+s_close (self_t *self, connection_t *connection, zframe_t *close_frame)
+{
+    parcel_t *parcel = parcel_new (&close_frame);
+    if (connection->closing_ms || connection->gone) {
+        parcel_destroy (&parcel);
+        return;
+    }
+    connection_forget (connection);
+    connection_queue (connection, &parcel);
+    connection->closing_ms = self->now_ms;
+    s_mark_dirty (self, connection);
 }
 
 //  Closes for a reason of ours.
@@ -175,59 +217,130 @@ s_cut (self_t *self, connection_t *connection, int code, const char *reason)
 {
     if (connection->closing_ms || connection->gone)
         return;
-    zframe_t *frame = frame_new_close ((uint16_t) code, reason);
-    parcel_t *parcel = parcel_new (&frame);
-    s_close (self, connection, parcel);
-    parcel_destroy (&parcel);
+    s_close (self, connection, frame_new_close ((uint16_t) code, reason));
     metrics_add (METRICS_CONNECTIONS_CUT, 1);
 }
 
-//  Sends a private frame.
+//  Owes the connection a private frame; takes it.
 
 static void
-s_send (self_t *self, connection_t *connection, parcel_t *parcel)
+s_owe (self_t *self, connection_t *connection, parcel_t *parcel)
 {
-    if (!connection->closing_ms && connection_send (connection, parcel) != 0)
+    if (connection->closing_ms)
+        parcel_destroy (&parcel);
+    else if (connection_queue (connection, &parcel) != 0)
         s_cut (self, connection, FRAME_CLOSE_TRY_LATER, "too slow");
+    s_mark_dirty (self, connection);
 }
 
-//  The same, takes the frame; NULL: memory is out, the client may try again.
+//  The same; NULL: memory is out, and the client may try again.
 
 static void
-s_send_frame (self_t *self, connection_t *connection, zframe_t *frame)
+s_owe_frame (self_t *self, connection_t *connection, zframe_t *frame)
 {
-    if (!frame) {
+    if (frame)
+        s_owe (self, connection, parcel_new (&frame));
+    else
         s_cut (self, connection, FRAME_CLOSE_TRY_LATER, "out of memory");
-        return;
+}
+
+//  Owes an audience its newest page.
+
+static void
+s_renew (self_t *self, audience_t *audience, parcel_t *page)
+{
+    audience_keep (audience, page);
+    if (!audience->renewed)
+        zlistx_add_end (self->renewed, audience);
+    audience->renewed = true;
+}
+
+static void
+s_flush_audience (self_t *self, audience_t *audience)
+{
+    for (size_t index = 0; index < audience->size; index++) {
+        connection_t *connection = audience->connections[index];
+        if (connection->stale)
+            metrics_add (METRICS_CONNECTIONS_STALE, 1);
+        connection->stale = !connection->closing_ms;
+        if (!connection->events || !(connection->events & EPOLLOUT))
+            s_flush (self, connection);
     }
-    parcel_t *parcel = parcel_new (&frame);
-    s_send (self, connection, parcel);
-    parcel_destroy (&parcel);
+    audience->renewed = false;
+}
+
+//  Ends a turn: sends all that is owed. Who is behind anyway is served when the kernel has room.
+
+static void
+s_flush_all (self_t *self)
+{
+    audience_t *audience;
+    while ((audience = (audience_t *) zlistx_detach (self->renewed, NULL)))
+        s_flush_audience (self, audience);
+    connection_t *connection;
+    while ((connection = (connection_t *) zlistx_detach (self->dirty, NULL))) {
+        connection->dirty = false;
+        if (!(connection->events & EPOLLOUT))
+            s_flush (self, connection);
+        else
+            s_settle (self, connection);
+    }
+    metrics_add (METRICS_FRAMES_SENT, self->frames);
+    metrics_add (METRICS_BYTES_SENT, self->bytes);
+    self->frames = self->bytes = 0;
 }
 
 //  ------------------------------------------------------------------------
 //  What clients send
 
+//  Says busy to all whose commands could not be forwarded.
+
 static void
-s_forward (self_t *self, connection_t *connection, const reassembly_event_t *event)
+s_answer_busy (self_t *self)
 {
-    int rc = zsock_send (self->commands, "18b", DATABASE_COMMAND, connection->id, event->payload,
-                         event->size);
-    if (rc == 0)
-        connection->known = true;
-    else
-        s_send_frame (self, connection,
-                      swap_new_notice (self->site, COMMAND_BUSY,
-                                       "The board is very busy; try again in a second."));
+    const byte *data = zchunk_data (self->gathered);
+    const byte *end = data + zchunk_size (self->gathered);
+    while (data < end) {
+        database_command_t head;
+        memcpy (&head, data, sizeof (head));
+        data += sizeof (head);
+        connection_t *connection = (connection_t *) zhashx_lookup (self->table, &head.connection);
+        command_t *command = command_new ((const char *) data, head.size,
+                                          site_settings (self->site));
+        command->speaks_breadboard_1 = head.speaks_breadboard_1;
+        command_fail (command, COMMAND_BUSY, "The board is very busy; try again in a second.");
+        if (connection)
+            s_owe_frame (self, connection, swap_new_notice (self->site, command));
+        command_destroy (&command);
+        data += head.size;
+    }
+}
+
+//  Gives what was gathered to the database actor.
+
+static void
+s_forward (self_t *self)
+{
+    if (zchunk_size (self->gathered) == 0)
+        return;
+    int rc = zsock_send (self->commands, "18b", DATABASE_COMMANDS_SENT, (uint64_t) self->number,
+                         zchunk_data (self->gathered), zchunk_size (self->gathered));
+    if (rc != 0)
+        s_answer_busy (self);
+    zchunk_set (self->gathered, NULL, 0);
 }
 
 static void
-s_answer_close (self_t *self, connection_t *connection, const reassembly_event_t *event)
+s_gather (self_t *self, connection_t *connection, const reassembly_event_t *event)
 {
-    zframe_t *frame = frame_new_close (event->close_code, "");
-    parcel_t *parcel = parcel_new (&frame);
-    s_close (self, connection, parcel);
-    parcel_destroy (&parcel);
+    database_command_t head = {.connection = connection->id,
+                               .size = (uint32_t) event->size,
+                               .speaks_breadboard_1 = connection->speaks_breadboard_1};
+    zchunk_extend (self->gathered, &head, sizeof (head));
+    zchunk_extend (self->gathered, event->payload, event->size);
+    connection->known = true;
+    if (zchunk_size (self->gathered) >= COMMANDS_BYTES)
+        s_forward (self);
 }
 
 //  Whether the client has used up its rate, and must not be read from for a while.
@@ -259,12 +372,12 @@ s_handle_message (const reassembly_event_t *event, void *arg)
     connection_t *connection = sender->connection;
     if (event->opcode == FRAME_TEXT) {
         connection->unfinished_ms = 0;
-        s_forward (self, connection, event);
+        s_gather (self, connection, event);
     }
     else if (event->opcode == FRAME_PING)
-        s_send_frame (self, connection, frame_new (FRAME_PONG, event->payload, event->size));
+        s_owe_frame (self, connection, frame_new (FRAME_PONG, event->payload, event->size));
     else if (event->opcode == FRAME_CLOSE)
-        s_answer_close (self, connection, event);
+        s_close (self, connection, frame_new_close (event->close_code, ""));
     if (event->opcode == FRAME_TEXT || event->opcode == FRAME_PING)
         return !s_over_rate (self, connection) && !connection->closing_ms && !connection->gone;
     return true;
@@ -300,11 +413,8 @@ s_handle_event (self_t *self, connection_t *connection, uint32_t events)
 {
     if (connection->gone)
         return;
-    if (events & EPOLLOUT) {
-        connection_flush (connection, connection->audience->newest);
-        if (connection->closing_ms && !connection_behind (connection))
-            shutdown (connection->descriptor, SHUT_WR);
-    }
+    if (events & EPOLLOUT)
+        s_flush (self, connection);
     if (events & EPOLLIN)
         s_read (self, connection);
     else if (events & (EPOLLHUP | EPOLLERR))
@@ -365,32 +475,44 @@ s_take_page (self_t *self, int64_t number, int64_t pages, parcel_t *parcel)
         s_clamp (self, pages);
     self->pages = pages;
     audience_t *audience = (audience_t *) zhashx_lookup (self->audiences, &number);
-    if (!audience)
+    if (audience)
+        s_renew (self, audience, parcel);
+}
+
+//  Takes an answer for one connection. One that shows a page moves the connection there, and must
+//  not be overtaken by a newer state of that page, so it is sent before anything else is taken.
+
+static void
+s_take_answer (self_t *self, const database_answer_t *head, parcel_t *parcel)
+{
+    connection_t *connection = (connection_t *) zhashx_lookup (self->table, &head->connection);
+    if (!connection || connection->gone) {
+        parcel_destroy (&parcel);
         return;
-    audience_keep (audience, parcel);
-    for (size_t index = 0; index < audience->size; index++) {
-        connection_t *connection = audience->connections[index];
-        connection_show (connection, parcel);
-        s_settle (self, connection);
     }
+    if (head->page > 0)
+        s_move (self, connection, s_audience (self, head->page));
+    if (parcel->size > 0 && (parcel->data[0] & 0x0F) == FRAME_CLOSE) {
+        s_close (self, connection, zframe_new (parcel->data, parcel->size));
+        parcel_destroy (&parcel);
+    }
+    else if (parcel->size > 0)
+        s_owe (self, connection, parcel);
+    else
+        parcel_destroy (&parcel);
 }
 
 static void
-s_take_private (self_t *self, uint64_t id, int64_t page, parcel_t *parcel)
+s_take_answers (self_t *self, parcel_t *answers)
 {
-    connection_t *connection = (connection_t *) zhashx_lookup (self->table, &id);
-    if (!connection || connection->gone)
-        return;
-    if (page > 0) {
-        s_move (self, connection, s_audience (self, page));
-        audience_keep (connection->audience, parcel);
-        connection_show (connection, parcel);
+    const byte *data = answers->data;
+    while (data < answers->data + answers->size) {
+        database_answer_t head;
+        memcpy (&head, data, sizeof (head));
+        data += sizeof (head);
+        s_take_answer (self, &head, parcel_new_part (answers, data, head.size));
+        data += head.size;
     }
-    else if ((parcel->data[0] & 0x0F) == FRAME_CLOSE)
-        s_close (self, connection, parcel);
-    else
-        s_send (self, connection, parcel);
-    s_settle (self, connection);
 }
 
 //  Takes one published zmsg; returns whether it is the answer to our HELLO.
@@ -399,16 +521,15 @@ static bool
 s_take_published (self_t *self)
 {
     char *topic = NULL;
-    uint64_t first = 0;
-    uint64_t second = 0;
+    uint64_t pages = 0;
     zframe_t *frame = NULL;
-    zsock_recv (self->published, "s88f", &topic, &first, &second, &frame);
-    bool hello = *topic == 't' && first == 0;
+    zsock_recv (self->published, "s8f", &topic, &pages, &frame);
+    bool hello = *topic == 't' && zframe_size (frame) == 0;
     parcel_t *parcel = parcel_new (&frame);
     if (*topic == 'p')
-        s_take_page (self, strtoll (topic + strlen ("page/"), NULL, 10), (int64_t) second, parcel);
-    else if (!hello)
-        s_take_private (self, first, (int64_t) second, parcel);
+        s_take_page (self, strtoll (topic + strlen ("page/"), NULL, 10), (int64_t) pages, parcel);
+    else
+        s_take_answers (self, parcel);
     parcel_destroy (&parcel);
     zstr_free (&topic);
     return hello;
@@ -416,6 +537,12 @@ s_take_published (self_t *self)
 
 //  ------------------------------------------------------------------------
 //  Arrivals, sweeping, draining
+
+static zframe_t *
+s_going_away (void)
+{
+    return frame_new_close (FRAME_CLOSE_GOING_AWAY, "the server goes away");
+}
 
 static void
 s_take_arrival (self_t *self)
@@ -433,11 +560,10 @@ s_take_arrival (self_t *self)
     connection->events = EPOLLIN;
     if (epoll_ctl (self->epoll, EPOLL_CTL_ADD, connection->descriptor, &event) != 0)
         connection->gone = true; //  Out of watches: max_user_watches, in epoll (7)
+    connection->stale = true;
     if (self->drained_ms)
-        s_close (self, connection, self->going_away);
-    else
-        connection_show (connection, self->first->newest);
-    s_settle (self, connection);
+        s_close (self, connection, s_going_away ());
+    s_mark_dirty (self, connection);
 }
 
 static void
@@ -451,7 +577,7 @@ s_sweep_connection (self_t *self, connection_t *connection)
         s_cut (self, connection, FRAME_CLOSE_POLICY, "message not finished in time");
     else if (!connection->closing_ms && !connection_behind (connection) &&
              (connection->id / (CONNECTIONS_THREADS_MAX + 1) + self->sweeps) % PING_EVERY_S == 0)
-        connection_send (connection, self->ping);
+        s_owe_frame (self, connection, frame_new (FRAME_PING, "", 0));
     s_settle (self, connection);
 }
 
@@ -485,7 +611,7 @@ s_start_drain (self_t *self)
     self->drained_ms = self->now_ms + CLOSING_MS;
     for (connection_t *connection = (connection_t *) zhashx_first (self->table); connection;
          connection = (connection_t *) zhashx_next (self->table)) {
-        s_close (self, connection, self->going_away);
+        s_close (self, connection, s_going_away ());
         s_settle (self, connection);
     }
 }
@@ -512,6 +638,7 @@ s_take_order (self_t *self)
     else if (streq (command, "QUIET")) {
         self->quiet = true;
         s_settle_all (self);
+        s_forward (self);
         zsock_signal (self->pipe, 0);
     }
     else if (streq (command, "DRAIN"))
@@ -545,6 +672,8 @@ s_self_destroy (self_t **self_p)
         }
         zhashx_destroy (&self->table);
         zhashx_destroy (&self->audiences);
+        zlistx_destroy (&self->renewed);
+        zlistx_destroy (&self->dirty);
         zlistx_destroy (&self->doomed);
         zlistx_destroy (&self->paused);
         if (self->epoll >= 0)
@@ -555,18 +684,11 @@ s_self_destroy (self_t **self_p)
         zsock_destroy (&self->arrivals);
         zsock_destroy (&self->published);
         zsock_destroy (&self->commands);
-        parcel_destroy (&self->ping);
-        parcel_destroy (&self->going_away);
+        zchunk_destroy (&self->gathered);
         site_destroy (&self->site);
         freen (self->buffer);
         freen (*self_p);
     }
-}
-
-static parcel_t *
-s_parcel_new (zframe_t *frame)
-{
-    return parcel_new (&frame);
 }
 
 static void
@@ -639,11 +761,11 @@ s_self_new (zsock_t *pipe, const arguments_t *arguments)
     self->table = table_new (NULL);
     self->audiences = table_new (s_free_audience);
     self->first = s_audience (self, 1);
+    self->renewed = zlistx_new ();
+    self->dirty = zlistx_new ();
+    self->gathered = zchunk_new (NULL, 2 * COMMANDS_BYTES);
     self->doomed = zlistx_new ();
     self->paused = zlistx_new ();
-    self->ping = s_parcel_new (frame_new (FRAME_PING, "", 0));
-    self->going_away = s_parcel_new (
-        frame_new_close (FRAME_CLOSE_GOING_AWAY, "the server goes away"));
     self->epoll = epoll_create1 (EPOLL_CLOEXEC);
     snprintf (self->endpoint, sizeof (self->endpoint), CONNECTIONS_ENDPOINT, self->number);
     s_open_sockets (self);
@@ -702,6 +824,8 @@ s_turn (self_t *self)
     bool more = s_take_messages (self);
     s_resume_paused (self);
     s_sweep (self);
+    s_forward (self);
+    s_flush_all (self);
     s_bury_doomed (self);
     s_end_drain (self);
     int count = epoll_wait (self->epoll, events, EVENTS_MAX, s_timeout_ms (self, more));
@@ -709,6 +833,8 @@ s_turn (self_t *self)
     for (int index = 0; index < count; index++)
         if (events[index].data.ptr)
             s_handle_event (self, (connection_t *) events[index].data.ptr, events[index].events);
+    s_forward (self);
+    s_flush_all (self);
     s_bury_doomed (self);
 }
 

@@ -6,8 +6,9 @@
 //  more are taken, and the senders' own queues fill up.
 //
 //  Pages that have been read stay in memory until something is written, so a page that nobody
-//  changed is not asked of PostgreSQL twice. Whatever somebody else changed is announced on
-//  SCHEMA_CHANNEL: then a round runs even if no command waits.
+//  changed is not asked of PostgreSQL twice. Page 1 is read again with each write, and so is the page
+//  that a writer looks at; other pages that somebody looks at at most every DEEP_MS. Whatever somebody
+//  else changed is announced on SCHEMA_CHANNEL: then a round runs even if no command waits.
 //
 //  While PostgreSQL is away, pages that are in memory are still served, and every other command is
 //  answered "unavailable". A batch that was under way when the connection broke is in doubt; it is
@@ -21,61 +22,67 @@
 #include "actors/batch.h"
 #include "actors/connections.h"
 #include "actors/metrics.h"
-#include "actors/page.h"
+#include "actors/pages.h"
 #include "actors/postgres.h"
 #include "actors/schema.h"
 #include "actors/scratch.h"
 #include "actors/swap.h"
-#include "actors/table.h"
 #include "actors/viewers.h"
 #include "config/log.h"
 #include "http/frame.h"
 
-#define PUBLISH_QUEUE 1000 //  zmsgs to each connection thread; then we wait for it, it never for us
-#define PAGES_MAX     4096 //  Pages kept in memory that nobody looks at
-#define RETRY_MS      250  //  After a read that failed
-#define DOUBT_MS      5000
-#define DRAIN_MS      1000
-#define LOCK_OUT_MS   1000
-#define LOCK_OUTS     16   //  Messages locked out at the same time; more than anybody needs
-#define ROUND_LATE_MS 2000 //  A round that takes longer: PostgreSQL does not answer
+#define PUBLISH_QUEUE  1000 //  zmsgs to each connection thread; then we wait for it, it never for us
+#define TAKE_MAX       64   //  zmsgs taken before other events have their turn
+#define DEEP_MS        250
+#define RETRY_MS       250 //  After a read that failed
+#define DOUBT_MS       5000
+#define DRAIN_MS       1000
+#define LOCK_OUT_MS    1000
+#define LOCK_OUTS      16 //  Messages locked out at the same time; more than anybody needs
+#define STATEMENTS_MAX 16
+#define ROUND_LATE_MS  2000 //  A round that takes longer: PostgreSQL does not answer
+
+//  A message that stays out of batches
 
 typedef struct {
-    zsock_t *pipe;                    //  To our parent; the zactor owns it
-    zsock_t *commands;                //  ROUTER; owned
-    zsock_t *published;               //  PUB; owned
-    zloop_t *loop;                    //  Owned
-    postgres_t *postgres;             //  Owned; dies before the loop
-    site_t *site;                     //  Our reference
-    char *url;                        //  Owned
-    postgres_statement_t *statements; //  The batch's, and the one that reads pages; owned
-    char origin[37];                  //  Names this server in announcements
-    viewers_t *viewers;               //  Owned
-    zlistx_t *waiting;                //  Of command_t, in order of arrival; owned
-    bool paused;                      //  Too many wait: none are taken
-    bool draining;                    //  Our parent waits for a signal that nothing waits any more
-    int deadline; //  Timer: until then a batch in doubt may be settled; -1: none
+    int64_t id;
+    int64_t until_ms;
+} lock_out_t;
+
+typedef struct {
+    zsock_t *pipe;                                  //  To our parent; the zactor owns it
+    zsock_t *commands;                              //  ROUTER; owned
+    zsock_t *published;                             //  PUB; owned
+    zchunk_t *answers[CONNECTIONS_THREADS_MAX + 1]; //  For each thread, not published yet; owned
+    zloop_t *loop;                                  //  Owned
+    postgres_t *postgres;                           //  Owned; dies before the loop
+    site_t *site;                                   //  Our reference
+    char *url;                                      //  Owned
+    postgres_statement_t *statements;               //  The batch's and the pages'; owned
+    char origin[37];                                //  Names this server in announcements
+    viewers_t *viewers;                             //  Owned
+    pages_t *pages;                                 //  Owned
+    zlistx_t *waiting;                              //  Of command_t, in order of arrival; owned
+    bool paused;                                    //  Too many wait: none are taken
+    bool draining; //  Our parent waits until nothing waits any more
+    int deadline;  //  Timer: then a batch in doubt is given up; -1: none
 
     uint64_t round;      //  Counts rounds
     int64_t round_ms;    //  When it began
     batch_t *batch;      //  Of the round under way, or in doubt; owned; NULL: none
     batch_state_t state; //  Of the batch; UNDERWAY while results are to come
-    bool reading;        //  The round's read is under way
-    bool reads_all;      //  The round may have changed any page
-    PGresult *read;      //  The round's pages; owned; NULL: not there yet, or reading failed
-    char read_error[512];
+    bool reading;        //  Results of a read are to come
+    bool read_failed;    //  The round's
 
-    zhashx_t *pages;    //  Of page_t by number, as PostgreSQL has them; owned
-    int64_t page_count; //  How many the board has; 0: not known yet
-    bool stale;         //  The pages may have changed behind our back
-    bool unreadable;    //  Reading fails, and that has been logged
-    int retry;          //  Timer: a read failed, and is tried again then; -1: none
+    bool stale;      //  Pages may have changed behind our back
+    bool deep_stale; //  Pages that somebody looks at were not read with the last write
+    int64_t deep_ms; //  When they may be read again
+    int deep_timer;  //  -1: none
+    int retry;       //  Timer: a read failed, and is tried again then; -1: none
+    bool unreadable; //  Reading fails, and that has been logged
 
-    struct {
-        int64_t id;
-        int64_t until_ms;
-    } locked[LOCK_OUTS]; //  Messages that stay out of batches, in a ring
-    size_t locks;        //  That were ever entered
+    lock_out_t lock_outs[LOCK_OUTS]; //  In a ring
+    size_t locks;                    //  That were ever entered there
 
     bool started;  //  Our parent knows that we serve
     bool away;     //  The outage has been logged
@@ -83,110 +90,120 @@ typedef struct {
 } self_t;
 
 static void s_start_round (self_t *self);
-static void s_set_deadline (self_t *self, int delay_ms, zloop_timer_fn *handler);
-
-//  ------------------------------------------------------------------------
-//  Pages in memory
-
-//  The page in memory, one past the end being the last; NULL when it would have to be read.
-
-static page_t *
-s_page (self_t *self, int64_t number)
-{
-    if (number > self->page_count)
-        number = self->page_count;
-    return (page_t *) zhashx_lookup (self->pages, &number);
-}
-
-//  Puts the page among those in memory, in place of an older one.
-
-static void
-s_keep_page (zhashx_t *pages, page_t *page)
-{
-    zhashx_delete (pages, &page->number);
-    zhashx_insert (pages, &page->number, page);
-}
-
-//  Forgets the pages that nobody looks at, when there are too many.
-
-static void
-s_bound_pages (self_t *self)
-{
-    if (zhashx_size (self->pages) < PAGES_MAX)
-        return;
-    zlistx_t *unwanted = zlistx_new (); //  A table must not change while it is walked
-    page_t *page = (page_t *) zhashx_first (self->pages);
-    for (; page; page = (page_t *) zhashx_next (self->pages))
-        if (!viewers_any (self->viewers, page->number))
-            zlistx_add_end (unwanted, page);
-    while ((page = (page_t *) zlistx_detach (unwanted, NULL)))
-        zhashx_delete (self->pages, &page->number);
-    zlistx_destroy (&unwanted);
-}
 
 //  ------------------------------------------------------------------------
 //  Publishing and answering
-
-static void
-s_publish (self_t *self, const char *topic, uint64_t first, uint64_t second, zframe_t *frame)
-{
-    zsock_send (self->published, "s88f", topic, first, second, frame);
-}
 
 static void
 s_publish_page (self_t *self, page_t *page)
 {
     char topic[32];
     snprintf (topic, sizeof (topic), "page/%" PRId64 "/", page->number);
-    s_publish (self, topic, page->etag, (uint64_t) page->pages, page->frame);
+    zsock_send (self->published, "s8f", topic, (uint64_t) page->pages, page->frame);
     page->round = self->round;
 }
 
 static void
-s_publish_to (self_t *self, uint64_t connection, int64_t page, zframe_t *frame)
+s_publish_to (self_t *self, int thread, const void *data, size_t size)
 {
     char topic[16];
-    snprintf (topic, sizeof (topic), "to/%d/", CONNECTIONS_THREAD (connection));
-    s_publish (self, topic, connection, (uint64_t) page, frame);
-}
-
-//  Takes the frame.
-
-static void
-s_tell (self_t *self, const command_t *command, zframe_t *frame)
-{
-    if (frame)
-        s_publish_to (self, command->connection, 0, frame);
+    snprintf (topic, sizeof (topic), "to/%d/", thread);
+    zframe_t *frame = zframe_new (data, size);
+    zsock_send (self->published, "s8f", topic, (uint64_t) 0, frame);
     zframe_destroy (&frame);
 }
 
-//  Shows a connection the page that it is on from now on, unless it got that page just now.
+//  Publishes the answers gathered so far, one zmsg for each thread.
 
 static void
-s_show (self_t *self, const command_t *command, int64_t number)
+s_publish_answers (self_t *self)
 {
-    page_t *page = s_page (self, number);
-    if (!page)
-        return; //  Reading failed: it gets what changed as soon as that works again
-    bool moves = viewers_page (self->viewers, command->connection) != page->number;
+    for (int thread = 0; thread <= CONNECTIONS_THREADS_MAX; thread++) {
+        zchunk_t *answers = self->answers[thread];
+        if (answers && zchunk_size (answers) > 0) {
+            s_publish_to (self, thread, zchunk_data (answers), zchunk_size (answers));
+            zchunk_set (answers, NULL, 0);
+        }
+    }
+}
+
+//  Gathers an answer: the frame (NULL: none), and the page that the connection is on from now on
+//  (0: where it was).
+
+static void
+s_tell (self_t *self, const command_t *command, int64_t page, const zframe_t *frame)
+{
+    zchunk_t **answers_p = &self->answers[CONNECTIONS_THREAD (command->connection)];
+    if (!*answers_p)
+        *answers_p = zchunk_new (NULL, 4096);
+    database_answer_t head = {command->connection, page,
+                              frame ? zframe_size ((zframe_t *) frame) : 0};
+    zchunk_extend (*answers_p, &head, sizeof (head));
+    if (frame)
+        zchunk_extend (*answers_p, zframe_data ((zframe_t *) frame), head.size);
+}
+
+//  The same, takes the frame.
+
+static void
+s_tell_frame (self_t *self, const command_t *command, int64_t page, zframe_t *frame)
+{
+    s_tell (self, command, page, frame);
+    zframe_destroy (&frame);
+}
+
+//  The page to show for a number: the newest state, or while that cannot be had the last one known.
+
+static page_t *
+s_page (self_t *self, int64_t number)
+{
+    page_t *page = pages_find (self->pages, number);
+    bool blind = self->read_failed || !postgres_is_up (self->postgres);
+    return page || !blind ? page : pages_last_known (self->pages, number);
+}
+
+//  Shows a connection the page that it asked for.
+
+static void
+s_answer_list (self_t *self, const command_t *command)
+{
+    page_t *page = s_page (self, command->page);
     viewers_move (self->viewers, command->connection, page->number);
-    if (moves || command->action == COMMAND_LIST || page->round != self->round)
-        s_publish_to (self, command->connection, page->number, page->frame);
+    if (command->ref)
+        s_tell_frame (self, command, page->number,
+                      swap_new (command, "#messages__list", page->html));
+    else
+        s_tell (self, command, page->number, page->frame);
+}
+
+//  Shows a writer the page that it is on from now on, unless it got that page just now, and then
+//  tells that the write is committed.
+
+static void
+s_answer_write (self_t *self, const command_t *command)
+{
+    int64_t from = viewers_page (self->viewers, command->connection);
+    //  NULL when reading failed: then the page comes as soon as that works again
+    page_t *page = pages_find (self->pages, command->action == COMMAND_ADD ? 1 : from);
+    if (page && (page->number != from || page->round != self->round)) {
+        viewers_move (self->viewers, command->connection, page->number);
+        s_tell (self, command, page->number, page->frame);
+    }
+    if (command->ref)
+        s_tell_frame (self, command, 0, swap_new_ok (command));
 }
 
 static void
 s_answer_connection (self_t *self, const command_t *command)
 {
     if (command->code != COMMAND_OK)
-        s_tell (self, command, swap_new_notice (self->site, command->code, command->reason));
+        s_tell_frame (self, command, 0, swap_new_notice (self->site, command));
     else if (command->action == COMMAND_EDIT)
-        s_tell (self, command, swap_new_form (self->site, command));
+        s_tell_frame (self, command, 0, swap_new_form (self->site, command));
     else if (command->action == COMMAND_LIST)
-        s_show (self, command, command->page);
-    else if (command->action == COMMAND_ADD)
-        s_show (self, command, 1);
+        s_answer_list (self, command);
     else
-        s_show (self, command, viewers_page (self->viewers, command->connection));
+        s_answer_write (self, command);
 }
 
 static void
@@ -216,7 +233,8 @@ s_answer (self_t *self, command_t *command)
 {
     if (command->code == COMMAND_OK && command->action == COMMAND_LIST &&
         !s_page (self, command->page))
-        command_fail (command, COMMAND_UNAVAILABLE, "The database is away; try again soon.");
+        command_fail (command, COMMAND_UNAVAILABLE,
+                      "The page cannot be read at the moment; try again soon.");
     metrics_add (METRICS_COMMANDS, 1);
     if (command->code != COMMAND_OK)
         metrics_add (METRICS_COMMANDS_FAILED, 1);
@@ -233,7 +251,8 @@ static void
 s_send_away (self_t *self, const command_t *command)
 {
     if (!command->requester && !command->left)
-        s_tell (self, command, frame_new_close (FRAME_CLOSE_TRY_LATER, "not known whether saved"));
+        s_tell_frame (self, command, 0,
+                      frame_new_close (FRAME_CLOSE_TRY_LATER, "not known whether saved"));
 }
 
 //  Ends a command that PostgreSQL has seen.
@@ -259,115 +278,7 @@ s_answer_without (self_t *self, command_t *command)
 }
 
 //  ------------------------------------------------------------------------
-//  Reading pages
-
-//  Adds a number to a PostgreSQL array literal under construction.
-
-static void
-s_append_number (zchunk_t *array, int64_t number)
-{
-    char text[24];
-    int length = snprintf (text, sizeof (text), "%c%" PRId64, zchunk_size (array) ? ',' : '{',
-                           number);
-    zchunk_extend (array, text, (size_t) length);
-}
-
-static void
-s_append_viewed (self_t *self, zchunk_t *array)
-{
-    size_t count = viewers_pages (self->viewers, NULL, 0);
-    int64_t *pages = (int64_t *) zmalloc ((count + 1) * sizeof (int64_t));
-    viewers_pages (self->viewers, pages, count);
-    s_append_number (array, 1);
-    for (size_t index = 0; index < count; index++)
-        s_append_number (array, pages[index]);
-    freen (pages);
-}
-
-static void
-s_append_asked (self_t *self, zchunk_t *array)
-{
-    for (size_t index = 0; self->batch && index < batch_size (self->batch); index++) {
-        const command_t *command = batch_command (self->batch, index);
-        if (command->code == COMMAND_OK && command->action == COMMAND_LIST &&
-            (self->reads_all || !s_page (self, command->page)))
-            s_append_number (array, command->page);
-    }
-}
-
-//  Queues the query for the pages that the round needs: all that somebody looks at when they may
-//  have changed, and those that it was asked for and that are not in memory.
-
-static void
-s_send_read (self_t *self)
-{
-    self->reads_all = self->stale || (self->batch && batch_writes (self->batch));
-    zchunk_t *array = zchunk_new (NULL, 256);
-    if (self->reads_all)
-        s_append_viewed (self, array);
-    s_append_asked (self, array);
-    self->reading = zchunk_size (array) > 0;
-    if (self->reading) {
-        self->stale = false; //  From here on: what changes now is announced after the read
-        zchunk_extend (array, "}", 1);
-        char *pages = zchunk_strdup (array);
-        char size[24];
-        snprintf (size, sizeof (size), "%" PRId64, site_settings (self->site)->board_page_size);
-        const char *const values[] = {pages, size};
-        postgres_query (self->postgres, "pages", 2, values);
-        postgres_sync (self->postgres);
-        zstr_free (&pages);
-    }
-    zchunk_destroy (&array);
-}
-
-//  Takes a page that was read into memory, and publishes it when it changed and is looked at. Pages
-//  come last page first, so those who looked past the end are on it before it is published.
-
-static void
-s_take_page (self_t *self, zhashx_t *pages, page_t *page)
-{
-    const page_t *old = (const page_t *) zhashx_lookup (self->pages, &page->number);
-    bool changed = !old || old->etag != page->etag || old->pages != page->pages;
-    s_keep_page (pages, page);
-    self->page_count = page->pages;
-    bool moved = viewers_clamp (self->viewers, page->pages);
-    if ((changed || moved) && viewers_any (self->viewers, page->number))
-        s_publish_page (self, page);
-}
-
-static void
-s_take_pages (self_t *self)
-{
-    zhashx_t *pages = self->reads_all ? table_new ((zhashx_destructor_fn *) page_destroy)
-                                      : self->pages;
-    for (int row = 0; row < PQntuples (self->read);) {
-        page_t *page = page_new (self->site, self->read, &row);
-        metrics_add (METRICS_PAGES_RENDERED, 1);
-        if (page)
-            s_take_page (self, pages, page);
-        else
-            self->stale = true; //  Out of memory: try again
-    }
-    if (pages != self->pages) {
-        zhashx_destroy (&self->pages);
-        self->pages = pages;
-    }
-}
-
-//  ------------------------------------------------------------------------
-//  Rounds
-
-static int
-s_handle_retry (zloop_t *loop, int timer, void *arg)
-{
-    (void) loop;
-    (void) timer;
-    self_t *self = (self_t *) arg;
-    self->retry = -1;
-    s_start_round (self);
-    return 0;
-}
+//  Reporting to our parent
 
 //  Tells our parent that we serve, or that we never will.
 
@@ -381,21 +292,6 @@ s_report_start (self_t *self)
 }
 
 static void
-s_handle_read_failure (self_t *self)
-{
-    self->read_error[strcspn (self->read_error, "\n")] = 0;
-    if (!self->unreadable)
-        log_error ("database: could not read messages: %s", self->read_error);
-    self->unreadable = true;
-    if (self->retry < 0)
-        self->retry = zloop_timer (self->loop, RETRY_MS, 1, s_handle_retry, self);
-    if (!self->started) {
-        self->failure = zsys_sprintf ("database: could not read messages: %s", self->read_error);
-        s_report_start (self);
-    }
-}
-
-static void
 s_report_drained (self_t *self)
 {
     if (!self->draining || self->batch || zlistx_size (self->waiting) > 0 ||
@@ -405,27 +301,154 @@ s_report_drained (self_t *self)
     zsock_signal (self->pipe, 0);
 }
 
+//  ------------------------------------------------------------------------
+//  Reading
+
+//  Starts a round when a timer says so.
+
+static int
+s_handle_timer (zloop_t *loop, int timer, void *arg)
+{
+    (void) loop;
+    self_t *self = (self_t *) arg;
+    if (timer == self->retry)
+        self->retry = -1;
+    else
+        self->deep_timer = -1;
+    s_start_round (self);
+    return 0;
+}
+
+//  Pages that somebody looks at and that may have changed: at once after a rest, else in a while.
+
+static void
+s_want_deep (self_t *self)
+{
+    size_t count = viewers_pages (self->viewers, NULL, 0);
+    int64_t now_ms = zclock_mono ();
+    self->deep_stale = count > 0;
+    if (count == 0)
+        return;
+    if (now_ms < self->deep_ms) {
+        if (self->deep_timer < 0)
+            self->deep_timer = zloop_timer (self->loop, (size_t) (self->deep_ms - now_ms), 1,
+                                            s_handle_timer, self);
+        return;
+    }
+    int64_t *numbers = (int64_t *) zmalloc ((count + 1) * sizeof (int64_t));
+    viewers_pages (self->viewers, numbers, count);
+    for (size_t index = 0; index < count; index++)
+        pages_want (self->pages, numbers[index]);
+    freen (numbers);
+    self->deep_stale = false;
+    self->deep_ms = now_ms + DEEP_MS;
+}
+
+//  The pages that the commands themselves need.
+
+static void
+s_want_asked (self_t *self)
+{
+    for (size_t index = 0; self->batch && index < batch_size (self->batch); index++) {
+        const command_t *command = batch_command (self->batch, index);
+        if (command->code != COMMAND_OK)
+            continue;
+        if (command->action == COMMAND_LIST)
+            pages_want (self->pages, command->page);
+        else if (command->action != COMMAND_ADD && command_writes (command) && !command->requester)
+            pages_want (self->pages, viewers_page (self->viewers, command->connection));
+    }
+}
+
+//  Queues the read of what the round needs, if it needs any.
+
+static void
+s_send_read (self_t *self)
+{
+    bool changes = self->stale || (self->batch && batch_writes (self->batch));
+    if (changes) {
+        pages_outdate (self->pages);
+        pages_want (self->pages, 1);
+        self->stale = false; //  From here on: what changes now is announced after the read
+    }
+    if (changes || self->deep_stale)
+        s_want_deep (self);
+    s_want_asked (self);
+    self->reading = pages_wanted (self->pages);
+    if (self->reading)
+        pages_send (self->pages, self->postgres, site_settings (self->site)->board_page_size);
+}
+
+static void
+s_handle_read_failure (self_t *self)
+{
+    self->read_failed = true;
+    self->stale = true;
+    char *reason = strdup (pages_error (self->pages));
+    reason[strcspn (reason, "\n")] = 0;
+    if (!self->unreadable)
+        log_error ("database: could not read messages: %s", reason);
+    self->unreadable = true;
+    if (self->retry < 0)
+        self->retry = zloop_timer (self->loop, RETRY_MS, 1, s_handle_timer, self);
+    if (!self->started) {
+        self->failure = zsys_sprintf ("database: could not read messages: %s", reason);
+        s_report_start (self);
+    }
+    free (reason);
+}
+
+//  Publishes the pages that changed and that somebody looks at, the last page first: those who
+//  looked past the end are on it before it comes.
+
+static void
+s_publish_changed (self_t *self)
+{
+    bool moved = viewers_clamp (self->viewers, pages_count (self->pages));
+    page_t *last = moved ? pages_find (self->pages, pages_count (self->pages)) : NULL;
+    page_t *page;
+    while ((page = pages_next_changed (self->pages))) {
+        metrics_add (METRICS_PAGES_RENDERED, 1);
+        if (last && page->number < last->number && last->round != self->round)
+            s_publish_page (self, last);
+        if (viewers_any (self->viewers, page->number))
+            s_publish_page (self, page);
+    }
+    if (last && last->round != self->round)
+        s_publish_page (self, last);
+}
+
+//  ------------------------------------------------------------------------
+//  Rounds
+
+static bool
+s_round_under_way (const self_t *self)
+{
+    return self->batch || self->reading;
+}
+
+static void
+s_set_deadline (self_t *self, int delay_ms, zloop_timer_fn *handler)
+{
+    if (self->deadline >= 0)
+        zloop_timer_end (self->loop, self->deadline);
+    self->deadline = handler ? zloop_timer (self->loop, (size_t) delay_ms, 1, handler, self) : -1;
+}
+
 static void
 s_finish_round (self_t *self)
 {
-    if (self->read) {
-        self->unreadable = false;
-        s_take_pages (self);
-    }
-    else if (self->reading) {
-        self->stale = self->stale || self->reads_all;
-        s_handle_read_failure (self);
-    }
+    if (!self->read_failed)
+        s_publish_changed (self);
     for (size_t index = 0; self->batch && index < batch_size (self->batch); index++)
         s_end_command (self, batch_command (self->batch, index));
     batch_destroy (&self->batch);
+    self->reading = false;
     if (!self->draining)
         s_set_deadline (self, 0, NULL);
-    PQclear (self->read);
-    self->read = NULL;
-    self->reading = false;
-    s_bound_pages (self);
-    if (self->page_count > 0)
+    s_publish_answers (self);
+    pages_bound (self->pages, self->viewers);
+    if (pages_count (self->pages) > 0)
         s_report_start (self);
     s_start_round (self);
 }
@@ -435,10 +458,6 @@ s_finish_round (self_t *self)
 static void
 s_send_round (self_t *self)
 {
-    PQclear (self->read);
-    self->read = NULL;
-    *self->read_error = 0;
-    self->reading = false;
     self->state = self->batch ? batch_send (self->batch, self->postgres) : BATCH_DONE;
     if (self->state == BATCH_DONE || batch_sent_all (self->batch))
         s_send_read (self);
@@ -452,19 +471,19 @@ s_send_round (self_t *self)
 static bool
 s_is_locked_out (const self_t *self, const command_t *command)
 {
+    if (command->action != COMMAND_UPDATE && command->action != COMMAND_DELETE)
+        return false;
     int64_t now_ms = zclock_mono ();
     for (size_t index = 0; index < LOCK_OUTS; index++)
-        if (self->locked[index].id == command->id && self->locked[index].until_ms > now_ms)
-            return command_writes (command) && command->action != COMMAND_ADD;
+        if (self->lock_outs[index].id == command->id && self->lock_outs[index].until_ms > now_ms)
+            return true;
     return false;
 }
 
 static void
 s_lock_out (self_t *self, int64_t id)
 {
-    size_t index = self->locks++ % LOCK_OUTS;
-    self->locked[index].id = id;
-    self->locked[index].until_ms = zclock_mono () + LOCK_OUT_MS;
+    self->lock_outs[self->locks++ % LOCK_OUTS] = (lock_out_t){id, zclock_mono () + LOCK_OUT_MS};
 }
 
 static void
@@ -481,12 +500,6 @@ s_take_waiting (self_t *self)
                           "Somebody else keeps this message locked; try again.");
         batch_add (self->batch, &command);
     }
-}
-
-static bool
-s_round_under_way (const self_t *self)
-{
-    return self->batch || self->reading;
 }
 
 static int s_handle_commands (zloop_t *loop, zsock_t *reader, void *arg);
@@ -512,9 +525,11 @@ s_start_round (self_t *self)
 {
     if (!s_round_under_way (self) && postgres_is_up (self->postgres)) {
         s_take_waiting (self);
-        if (self->batch || (self->stale && self->retry < 0)) {
+        bool deep = self->deep_stale && zclock_mono () >= self->deep_ms;
+        if (self->batch || ((self->stale || deep) && self->retry < 0)) {
             self->round++;
             self->round_ms = zclock_mono ();
+            self->read_failed = false;
             s_send_round (self);
         }
     }
@@ -524,14 +539,6 @@ s_start_round (self_t *self)
 
 //  ------------------------------------------------------------------------
 //  What PostgreSQL tells
-
-static void
-s_set_deadline (self_t *self, int delay_ms, zloop_timer_fn *handler)
-{
-    if (self->deadline >= 0)
-        zloop_timer_end (self->loop, self->deadline);
-    self->deadline = handler ? zloop_timer (self->loop, (size_t) delay_ms, 1, handler, self) : -1;
-}
 
 static void
 s_handle_up (void *arg)
@@ -544,6 +551,7 @@ s_handle_up (void *arg)
     metrics_set (METRICS_DATABASE_UP, 1);
     self->away = false;
     self->stale = true; //  Announcements may have been missed
+    pages_recount (self->pages);
     if (self->batch)
         s_send_round (self); //  It was in doubt
     else
@@ -565,6 +573,7 @@ s_abandon_batch (self_t *self)
             s_answer_without (self, command);
     }
     batch_destroy (&self->batch);
+    s_publish_answers (self);
 }
 
 static int
@@ -590,12 +599,11 @@ static void
 s_break_round (self_t *self)
 {
     self->reading = false;
-    PQclear (self->read);
-    self->read = NULL;
+    pages_break (self->pages);
     if (!self->batch)
         return;
     if (self->state == BATCH_DONE)
-        s_finish_round (self); //  Committed, only not read
+        s_abandon_batch (self); //  Committed, only not read
     else if (!batch_writes (self->batch))
         s_abandon_batch (self); //  Nothing can be in doubt
     else {
@@ -626,57 +634,85 @@ s_handle_down (void *arg, const char *reason)
         s_answer_without (self, command);
         command_destroy (&command);
     }
+    s_publish_answers (self);
     s_pause_commands (self, false);
     s_report_drained (self);
 }
 
-//  Takes a result of the read, and keeps what is worth keeping.
+//  The batch is done: the count of messages follows.
 
 static void
-s_take_read (self_t *self, PGresult *result)
+s_count_batch (self_t *self)
 {
-    ExecStatusType status = PQresultStatus (result);
-    if (status == PGRES_TUPLES_OK)
-        self->read = result;
-    else {
-        if (status == PGRES_FATAL_ERROR)
-            snprintf (self->read_error, sizeof (self->read_error), "%s",
-                      PQresultErrorMessage (result));
-        PQclear (result);
+    int64_t messages = 0;
+    for (size_t index = 0; index < batch_size (self->batch); index++) {
+        const command_t *command = batch_command (self->batch, index);
+        if (command->code != COMMAND_OK)
+            continue;
+        messages += command->action == COMMAND_ADD && command->stored;
+        messages -= command->action == COMMAND_DELETE && command->deleted;
     }
-    if (status != PGRES_PIPELINE_SYNC)
-        return;
-    if (self->state == BATCH_AGAIN) {
-        self->stale = self->stale || self->reads_all;
-        s_send_round (self); //  What was read is as old as the transaction that is void
-    }
-    else
-        s_finish_round (self);
+    pages_count_more (self->pages, messages);
 }
 
 static void
-s_handle_result (void *arg, PGresult *result)
+s_take_batch_result (self_t *self, PGresult *result)
 {
-    self_t *self = (self_t *) arg;
-    if (self->state != BATCH_UNDERWAY) {
-        s_take_read (self, result);
-        return;
-    }
     self->state = batch_take (self->batch, result);
     PQclear (result);
     if (self->state == BATCH_AGAIN && batch_locked_id (self->batch) > 0)
         s_lock_out (self, batch_locked_id (self->batch));
+    if (self->state == BATCH_DONE)
+        s_count_batch (self);
     if (self->state == BATCH_UNDERWAY || self->reading)
         return;
     if (self->state == BATCH_AGAIN) {
         s_send_round (self);
         return;
     }
-    s_send_read (self); //  The last of those that were sent singly
+    s_send_read (self); //  Behind the last of those that were sent singly
     postgres_flush (self->postgres);
     if (!self->reading)
         s_finish_round (self);
 }
+
+static void
+s_take_read_result (self_t *self, PGresult *result)
+{
+    pages_state_t state = pages_take (self->pages, self->site, result);
+    if (state == PAGES_UNDERWAY)
+        return;
+    self->reading = false;
+    if (self->state == BATCH_AGAIN) { //  What was read is as old as the transaction that is void
+        pages_break (self->pages);
+        self->stale = true;
+        s_send_round (self);
+    }
+    else if (state == PAGES_AGAIN) {
+        self->reading = true;
+        pages_send (self->pages, self->postgres, site_settings (self->site)->board_page_size);
+        postgres_flush (self->postgres);
+    }
+    else {
+        if (state == PAGES_FAILED)
+            s_handle_read_failure (self);
+        else
+            self->unreadable = false;
+        s_finish_round (self);
+    }
+}
+
+static void
+s_handle_result (void *arg, PGresult *result)
+{
+    self_t *self = (self_t *) arg;
+    if (self->state == BATCH_UNDERWAY)
+        s_take_batch_result (self, result);
+    else
+        s_take_read_result (self, result);
+}
+
+//  Somebody else has written. What he did not add or delete needs no new count.
 
 static void
 s_handle_notification (void *arg, const char *payload)
@@ -685,6 +721,8 @@ s_handle_notification (void *arg, const char *payload)
     size_t length = strlen (self->origin);
     if (strncmp (payload, self->origin, length) == 0 && payload[length] == ' ')
         return; //  Our own
+    if (!strstr (payload, " UPDATE "))
+        pages_recount (self->pages);
     self->stale = true;
     s_start_round (self);
 }
@@ -701,6 +739,41 @@ s_take_command (self_t *self, command_t *command)
         s_answer_without (self, command);
         command_destroy (&command);
     }
+}
+
+//  Takes the commands of a connection thread.
+
+static void
+s_take_commands (self_t *self, zframe_t *records)
+{
+    const byte *data = zframe_data (records);
+    const byte *end = data + zframe_size (records);
+    while (data < end) {
+        database_command_t head;
+        memcpy (&head, data, sizeof (head));
+        data += sizeof (head);
+        command_t *command = command_new ((const char *) data, head.size,
+                                          site_settings (self->site));
+        command->connection = head.connection;
+        command->speaks_breadboard_1 = head.speaks_breadboard_1;
+        if (!head.speaks_breadboard_1)
+            zstr_free (&command->ref); //  The plain protocol has no replies
+        s_take_command (self, command);
+        data += head.size;
+    }
+}
+
+//  Takes the command of a civetweb thread, and the sender.
+
+static void
+s_take_request (self_t *self, zframe_t **sender_p, uint64_t sequence, zframe_t *json)
+{
+    command_t *command = command_new ((const char *) zframe_data (json), zframe_size (json),
+                                      site_settings (self->site));
+    command->sequence = sequence;
+    command->requester = *sender_p;
+    *sender_p = NULL;
+    s_take_command (self, command);
 }
 
 //  The connection is gone: what it still waits for must not bring it back.
@@ -721,12 +794,8 @@ s_forget_connection (self_t *self, uint64_t connection)
 static void
 s_answer_hello (self_t *self, uint64_t thread)
 {
-    char topic[16];
-    snprintf (topic, sizeof (topic), "to/%d/", (int) thread);
-    zframe_t *nothing = zframe_new_empty ();
-    s_publish (self, topic, 0, 0, nothing);
-    zframe_destroy (&nothing);
-    page_t *page = s_page (self, 1);
+    s_publish_to (self, (int) thread, NULL, 0);
+    page_t *page = pages_last_known (self->pages, 1);
     if (page)
         s_publish_page (self, page);
 }
@@ -747,22 +816,14 @@ static void
 s_take_message (self_t *self)
 {
     zframe_t *sender = NULL;
-    zframe_t *json = NULL;
+    zframe_t *data = NULL;
     uint8_t kind = 0;
     uint64_t number = 0;
-    zsock_recv (self->commands, "f18f", &sender, &kind, &number, &json);
-    if (kind == DATABASE_COMMAND || kind == DATABASE_REQUEST) {
-        command_t *command = command_new ((const char *) zframe_data (json), zframe_size (json),
-                                          site_settings (self->site));
-        if (kind == DATABASE_COMMAND)
-            command->connection = number;
-        else {
-            command->sequence = number;
-            command->requester = sender;
-            sender = NULL;
-        }
-        s_take_command (self, command);
-    }
+    zsock_recv (self->commands, "f18f", &sender, &kind, &number, &data);
+    if (kind == DATABASE_COMMANDS_SENT)
+        s_take_commands (self, data);
+    else if (kind == DATABASE_REQUEST)
+        s_take_request (self, &sender, number, data);
     else if (kind == DATABASE_LEFT)
         s_forget_connection (self, number);
     else if (kind == DATABASE_HELLO)
@@ -772,7 +833,7 @@ s_take_message (self_t *self)
         s_answer_ready (self, sender, number);
     }
     zframe_destroy (&sender);
-    zframe_destroy (&json);
+    zframe_destroy (&data);
 }
 
 static int
@@ -781,9 +842,12 @@ s_handle_commands (zloop_t *loop, zsock_t *reader, void *arg)
     (void) loop;
     (void) reader;
     self_t *self = (self_t *) arg;
-    for (int taken = 0; taken < BATCH_SIZE && (zsock_events (self->commands) & ZMQ_POLLIN); taken++)
+    for (int taken = 0; taken < TAKE_MAX && (zsock_events (self->commands) & ZMQ_POLLIN) &&
+                        zlistx_size (self->waiting) < DATABASE_QUEUE;
+         taken++)
         s_take_message (self);
     s_start_round (self);
+    s_publish_answers (self);
     return 0;
 }
 
@@ -799,7 +863,8 @@ s_handle_pipe (zloop_t *loop, zsock_t *reader, void *arg)
     if (streq (command, "SITE")) {
         site_destroy (&self->site);
         self->site = (site_t *) site;
-        self->stale = true; //  Templates and page size may be others
+        pages_recount (self->pages); //  Templates and page size may be others
+        self->stale = true;
         s_start_round (self);
     }
     else if (streq (command, "DRAIN")) {
@@ -845,8 +910,9 @@ s_self_destroy (self_t **self_p)
     batch_destroy (&self->batch);
     zlistx_destroy (&self->waiting);
     viewers_destroy (&self->viewers);
-    zhashx_destroy (&self->pages);
-    PQclear (self->read);
+    pages_destroy (&self->pages);
+    for (int thread = 0; thread <= CONNECTIONS_THREADS_MAX; thread++)
+        zchunk_destroy (&self->answers[thread]);
     site_destroy (&self->site);
     freen (self->statements);
     freen (self->url);
@@ -885,18 +951,20 @@ s_free_command (void **command_p)
     command_destroy ((command_t **) command_p);
 }
 
-//  The statements of batches, and the one that reads pages.
+//  The statements of batches and pages in one list.
 
 static postgres_statement_t *
 s_statements_new (void)
 {
-    size_t count = 0;
-    while (batch_statements[count].name)
-        count++;
+    const postgres_statement_t *lists[] = {batch_statements, pages_statements};
     postgres_statement_t *statements = (postgres_statement_t *) zmalloc (
-        (count + 2) * sizeof (postgres_statement_t));
-    memcpy (statements, batch_statements, count * sizeof (postgres_statement_t));
-    statements[count] = (postgres_statement_t){"pages", page_query};
+        STATEMENTS_MAX * sizeof (postgres_statement_t));
+    size_t count = 0;
+    for (size_t list = 0; list < 2; list++)
+        for (const postgres_statement_t *next = lists[list]; next->name; next++) {
+            assert (count < STATEMENTS_MAX - 1);
+            statements[count++] = *next;
+        }
     return statements;
 }
 
@@ -910,18 +978,18 @@ s_self_new (zsock_t *pipe, const arguments_t *arguments)
     self->site = arguments->site;
     self->url = strdup (arguments->url);
     self->statements = s_statements_new ();
-    self->deadline = self->retry = -1;
+    self->deadline = self->retry = self->deep_timer = -1;
     self->stale = true;
     self->state = BATCH_DONE;
     self->viewers = viewers_new ();
-    self->pages = table_new ((zhashx_destructor_fn *) page_destroy);
+    self->pages = pages_new ();
     self->waiting = zlistx_new ();
     zlistx_set_destructor (self->waiting, s_free_command);
     zuuid_t *uuid = zuuid_new ();
     snprintf (self->origin, sizeof (self->origin), "%s", zuuid_str_canonical (uuid));
     zuuid_destroy (&uuid);
 
-    self->commands = s_bind (ZMQ_ROUTER, DATABASE_COMMANDS, DATABASE_QUEUE);
+    self->commands = s_bind (ZMQ_ROUTER, DATABASE_COMMANDS, DATABASE_SENT);
     self->published = s_bind (ZMQ_PUB, DATABASE_PUBLISHED, PUBLISH_QUEUE);
     if (!self->url || !self->commands || !self->published)
         self->failure = strdup ("database: could not bind: already in use");
@@ -1019,16 +1087,37 @@ s_peer_send (peer_t *self, database_message_t kind, uint64_t number, const char 
     zsock_send (self->commands, "18s", kind, number, json);
 }
 
-//  Asserts what is published next.
+//  Sends a client's command as connection thread 5 does.
 
 static void
-s_peer_expect (peer_t *self, const char *topic, uint64_t second, const char *text)
+s_peer_send_command (peer_t *self, uint64_t connection, const char *json)
+{
+    database_command_t head = {connection, (uint32_t) strlen (json), 0};
+    zchunk_t *records = zchunk_new (&head, sizeof (head));
+    zchunk_extend (records, json, strlen (json));
+    zsock_send (self->commands, "18b", DATABASE_COMMANDS_SENT, (uint64_t) 5, zchunk_data (records),
+                zchunk_size (records));
+    zchunk_destroy (&records);
+}
+
+//  Asserts what is published next: a page, with the number of pages; or one answer, with the page
+//  that the connection is on from then on.
+
+static void
+s_peer_expect (peer_t *self, const char *topic, uint64_t number, const char *text)
 {
     char *heard = NULL;
-    uint64_t numbers[2] = {0, 0};
+    uint64_t pages = 0;
     zframe_t *frame = NULL;
-    int rc = zsock_recv (self->published, "s88f", &heard, &numbers[0], &numbers[1], &frame);
-    assert (rc == 0 && streq (heard, topic) && numbers[1] == second);
+    int rc = zsock_recv (self->published, "s8f", &heard, &pages, &frame);
+    assert (rc == 0 && streq (heard, topic));
+    if (*topic == 't') {
+        database_answer_t head;
+        memcpy (&head, zframe_data (frame), sizeof (head));
+        assert (zframe_size (frame) == sizeof (head) + head.size);
+        pages = (uint64_t) head.page;
+    }
+    assert (pages == number);
     assert (memmem (zframe_data (frame), zframe_size (frame), text, strlen (text)));
     zstr_free (&heard);
     zframe_destroy (&frame);
@@ -1073,7 +1162,7 @@ s_peer_add (peer_t *self, uint64_t connection, const char *text)
 {
     char json[200];
     snprintf (json, sizeof (json), ADD, text);
-    s_peer_send (self, DATABASE_COMMAND, connection, json);
+    s_peer_send_command (self, connection, json);
 }
 
 static void
@@ -1082,15 +1171,15 @@ s_test_commands (peer_t *peer)
     const uint64_t connection = 256 + 5; //  Of thread 5
     s_peer_add (peer, connection, "first");
     s_peer_expect (peer, "page/1/", 1, "first"); //  For the sender as well, who is on page 1
-    s_peer_send (peer, DATABASE_COMMAND, connection, "no JSON");
+    s_peer_send_command (peer, connection, "no JSON");
     s_peer_expect (peer, "to/5/", 0, "#notices");
     for (int count = 2; count <= 6; count++) {
         s_peer_add (peer, connection, "more");
         s_peer_expect (peer, "page/1/", count > 5 ? 2 : 1, "more");
     }
-    s_peer_send (peer, DATABASE_COMMAND, connection,
-                 "{\"action\":\"list messages\","
-                 "\"data\":{\"page\":9}}");
+    s_peer_send_command (peer, connection,
+                         "{\"action\":\"list messages\","
+                         "\"data\":{\"page\":9}}");
     s_peer_expect (peer, "to/5/", 2, "first");
     s_peer_add (peer, 512 + 5, "of another"); //  Both pages have a viewer, the last goes first
     s_peer_expect (peer, "page/2/", 2, "first");

@@ -3,7 +3,8 @@
 //
 //  thread     its own; started and ended by main
 //  takes      DATABASE_COMMANDS  ROUTER, from DEALERs that send without blocking
-//             [1: DATABASE_COMMAND][8: connection][JSON]   from a connection thread
+//             [1: DATABASE_COMMANDS_SENT][8: K][records]   from connection thread K: each record is a
+//                                                          database_command_t and its JSON
 //             [1: DATABASE_LEFT][8: connection]            the connection is gone
 //             [1: DATABASE_HELLO][8: K]                    connection thread K listens; publishes
 //                                                          to/K/ and page 1 until that is heard
@@ -13,14 +14,13 @@
 //             [8: sequence][s: "ok" or an error code][8: id][8: page][8: pages][text]
 //             text is the list's or the edit form's HTML (after a conflict, too), or what is wrong,
 //             in words
-//  publishes  DATABASE_PUBLISHED  PUB that does not drop; each zmsg is [s: topic][8][8][frame]
-//             [page/N/][8: etag][8: pages][frame]          page N changed; who was past the last page
-//                                                          is on it now
-//             [to/K/][8: connection][8: page][frame]       for one connection of thread K: moves it
-//                                                          to the page (0: stays) and sends it the
-//                                                          frame; connection 0: answers a HELLO
-//  full       DATABASE_COMMANDS takes DATABASE_QUEUE zmsgs of each sender; after that the sender's
-//             zmq_send fails with EAGAIN, and it answers "busy" itself
+//  publishes  DATABASE_PUBLISHED  PUB that does not drop
+//             [page/N/][8: pages][frame]     page N changed; who was past the last page is on it now
+//             [to/K/][8: 0][records]         for connections of thread K: each record is a
+//                                            database_answer_t and its frame; none: answers a HELLO
+//  full       once DATABASE_QUEUE commands wait, no more are taken; then DATABASE_SENT zmsgs of each
+//             sender wait on their way, and after that its zmq_send fails with EAGAIN: it answers
+//             "busy" itself
 //  pipe       [SITE][p: site_t reference]                  a reload; the actor owns the reference
 //             [DRAIN]                                      signals 0 once nothing waits or is in doubt
 
@@ -33,16 +33,31 @@
 
 #define DATABASE_COMMANDS  "inproc://database"
 #define DATABASE_PUBLISHED "inproc://published"
-#define DATABASE_QUEUE     4096
+#define DATABASE_QUEUE     4096 //  Commands that wait inside of the actor
+#define DATABASE_SENT      64   //  zmsgs on the way to it, for each sender
 
 //  What a zmsg to the actor is, its first frame
 typedef enum {
-    DATABASE_COMMAND = 1,
+    DATABASE_COMMANDS_SENT = 1,
     DATABASE_LEFT,
     DATABASE_HELLO,
     DATABASE_REQUEST,
     DATABASE_READY
 } database_message_t;
+
+//  What stands before the JSON of a client's command
+typedef struct {
+    uint64_t connection;
+    uint32_t size; //  Of the JSON, in bytes
+    uint32_t speaks_breadboard_1;
+} database_command_t;
+
+//  What stands before the frame of an answer
+typedef struct {
+    uint64_t connection;
+    int64_t page;  //  That the connection is on from now on; 0: where it was
+    uint64_t size; //  Of the frame, in bytes; 0: there is none
+} database_answer_t;
 //  Starts the actor: connects to the database that url names (a libpq connection string), makes or
 //  upgrades its schema, and reads page 1. Takes a reference to the site in any case. Returns the
 //  actor, or NULL, and then *error_p is a sentence that says what to do, caller's to free. Caller

@@ -16,17 +16,24 @@ typedef struct {
     uint64_t etag;   //  A hash of the HTML: the same on each server that shows the same
     char *html;      //  Of the inside of #messages__list; owned
     zframe_t *frame; //  That swaps it in; owned
-    uint64_t round;  //  Of the database actor, in which it was published; 0: never
+
+    uint64_t version;    //  Of the board that it shows (pages)
+    uint64_t shown_etag; //  Of the state that viewers were shown last (pages); 0: none
+    int64_t shown_pages; //  The same
+    uint64_t round;      //  Of the database actor, in which it was published; 0: never
 } page_t;
 
 //  The query for page_new (): $1 the pages wanted, a bigint array; $2 the messages on a page. Its
-//  rows are the messages of each page wanted, the last page first; a page past the last one is the
-//  last one, and a board without messages has one page with one row, whose message is null.
+//  rows are the messages of each page wanted, the last page first; a page past the end has none.
 extern const char page_query[];
 
-//  Makes the page that begins at row *row_p of the query's result, and moves *row_p behind it.
-//  Returns NULL when memory is out; caller owns it.
-page_t *page_new (const site_t *site, const PGresult *result, int *row_p);
+//  The page that a row of the result belongs to.
+int64_t page_row_number (const PGresult *result, int row);
+
+//  Makes a page, one of so many, of the rows from *row_p on that belong to it, perhaps none, and
+//  moves *row_p behind them. Returns NULL when memory is out; caller owns it.
+page_t *page_new (const site_t *site, int64_t number, int64_t pages, const PGresult *result,
+                  int *row_p);
 
 void page_destroy (page_t **self_p);
 

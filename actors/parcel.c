@@ -13,6 +13,18 @@ parcel_new (zframe_t **frame_p)
 }
 
 parcel_t *
+parcel_new_part (parcel_t *whole, const byte *data, size_t size)
+{
+    assert (data >= whole->data && data + size <= whole->data + whole->size);
+    parcel_t *self = (parcel_t *) zmalloc (sizeof (parcel_t));
+    self->whole = parcel_ref (whole);
+    self->data = data;
+    self->size = size;
+    self->references = 1;
+    return self;
+}
+
+parcel_t *
 parcel_ref (parcel_t *self)
 {
     self->references++;
@@ -28,6 +40,7 @@ parcel_destroy (parcel_t **self_p)
         assert (self->references > 0);
         if (--self->references == 0) {
             zframe_destroy (&self->frame);
+            parcel_destroy (&self->whole);
             freen (self);
         }
         *self_p = NULL;
@@ -43,13 +56,17 @@ parcel_test (bool verbose)
     printf (" * parcel: ");
     if (verbose)
         printf ("\n");
-    zframe_t *frame = zframe_new ("bread", 5);
+    zframe_t *frame = zframe_new ("breadboard", 10);
     parcel_t *self = parcel_new (&frame);
-    assert (!frame && self->size == 5 && memcmp (self->data, "bread", 5) == 0);
+    assert (!frame && self->size == 10 && memcmp (self->data, "breadboard", 10) == 0);
     parcel_t *other = parcel_ref (self);
     parcel_destroy (&self);
     assert (!self && memcmp (other->data, "bread", 5) == 0); //  Lives as long as anybody holds it
+
+    parcel_t *part = parcel_new_part (other, other->data + 5, 5);
     parcel_destroy (&other);
-    parcel_destroy (&other);
+    assert (part->size == 5 && memcmp (part->data, "board", 5) == 0);
+    parcel_destroy (&part);
+    parcel_destroy (&part);
     printf ("OK\n");
 }

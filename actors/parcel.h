@@ -7,15 +7,22 @@
 
 #include <czmq.h>
 
-typedef struct {
-    zframe_t *frame; //  Owned
-    const byte *data;
+typedef struct parcel parcel_t;
+
+struct parcel {
+    const byte *data; //  Borrowed from frame or whole
     size_t size;
     size_t references;
-} parcel_t;
+    zframe_t *frame; //  Owned; NULL for a part
+    parcel_t *whole; //  A reference to what this is a part of; NULL for a whole
+    parcel_t *next;  //  In the queue of a connection; owned by the queue
+};
 
 //  Takes the frame; returns the first reference.
 parcel_t *parcel_new (zframe_t **frame_p);
+
+//  A part of another parcel, which lives as long as its parts. Returns the first reference.
+parcel_t *parcel_new_part (parcel_t *whole, const byte *data, size_t size);
 
 //  One more reference; each ends with parcel_destroy ().
 parcel_t *parcel_ref (parcel_t *self);

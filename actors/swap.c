@@ -2,11 +2,38 @@
 #include "actors/scratch.h"
 #include "http/frame.h"
 
-zframe_t *
-swap_new (const char *selector, const char *html)
+//  A full queue or a lock: both are gone soon
+#define SWAP_RETRY_AFTER_MS 1000
+
+//  Adds what a reply carries beside the piece of HTML. Returns 0, or -1 when memory is out.
+
+static int
+s_add_reply (json_t *object, const command_t *command)
 {
-    json_t *object = json_pack ("{s:s, s:s}", "selector", selector, "html", html);
-    char *json = json_dumps (object, JSON_COMPACT);
+    int rc = 0;
+    if (!command || !command->speaks_breadboard_1)
+        return 0;
+    bool ok = command->code == COMMAND_OK;
+    if (command->ref)
+        rc |= json_object_set_new (object, "ref", json_string (command->ref));
+    if (command->ref || !ok)
+        rc |= json_object_set_new (object, "status", json_string (ok ? "ok" : "error"));
+    if (!ok)
+        rc |= json_object_set_new (object, "error",
+                                   json_pack ("{s:s, s:s}", "code",
+                                              command_code_name (command->code), "message",
+                                              command->reason));
+    if (command->code == COMMAND_BUSY)
+        rc |= json_object_set_new (object, "retry_after_ms", json_integer (SWAP_RETRY_AFTER_MS));
+    return rc;
+}
+
+//  The object as a frame; takes it. NULL when memory is out.
+
+static zframe_t *
+s_frame (json_t *object)
+{
+    char *json = object ? json_dumps (object, JSON_COMPACT) : NULL;
     json_decref (object);
     zframe_t *frame = json ? frame_new (FRAME_TEXT, json, strlen (json)) : NULL;
     free (json);
@@ -14,12 +41,33 @@ swap_new (const char *selector, const char *html)
 }
 
 zframe_t *
-swap_new_notice (const site_t *site, command_code_t code, const char *reason)
+swap_new (const command_t *command, const char *selector, const char *html)
 {
-    json_t *data = json_pack ("{s:s, s:s}", "code", command_code_name (code), "message", reason);
+    json_t *object = json_pack ("{s:s, s:s}", "selector", selector, "html", html);
+    if (object && s_add_reply (object, command) != 0) {
+        json_decref (object);
+        object = NULL;
+    }
+    return s_frame (object);
+}
+
+zframe_t *
+swap_new_ok (const command_t *command)
+{
+    return s_frame (
+        json_pack ("{s:s, s:s, s:I}", "ref", command->ref, "status", "ok", "id", command->id));
+}
+
+zframe_t *
+swap_new_notice (const site_t *site, const command_t *command)
+{
+    if (command->code == COMMAND_CONFLICT && command->speaks_breadboard_1)
+        return swap_new_form (site, command);
+    json_t *data = json_pack ("{s:s, s:s}", "code", command_code_name (command->code), "message",
+                              command->reason);
     char *html = mustache_render (site_templates (site), "notice.html", data, NULL);
     json_decref (data);
-    zframe_t *frame = swap_new ("#notices", html);
+    zframe_t *frame = swap_new (command, "#notices", html);
     zstr_free (&html);
     return frame;
 }
@@ -57,7 +105,7 @@ swap_new_form (const site_t *site, const command_t *edit)
     char *html = swap_form_html (site, edit);
     char selector[48];
     snprintf (selector, sizeof (selector), "#message--%" PRId64, edit->id);
-    zframe_t *frame = html ? swap_new (selector, html) : NULL;
+    zframe_t *frame = html ? swap_new (edit, selector, html) : NULL;
     zstr_free (&html);
     return frame;
 }
@@ -81,10 +129,19 @@ swap_test (bool verbose)
     printf (" * swap: ");
     if (verbose)
         printf ("\n");
-    s_expect (swap_new ("#a", "<b>\"\n</b>"), "{\"selector\":\"#a\",\"html\":\"<b>\\\"\\n</b>\"}");
+    s_expect (swap_new (NULL, "#a", "<b>\"\n</b>"),
+              "{\"selector\":\"#a\",\"html\":\"<b>\\\"\\n</b>\"}");
+    command_t ok = {.ref = "r\"1", .speaks_breadboard_1 = true, .id = 7};
+    s_expect (swap_new_ok (&ok), "{\"ref\":\"r\\\"1\",\"status\":\"ok\",\"id\":7}");
+    s_expect (swap_new (&ok, "#a", ""), "\"ref\":\"r\\\"1\",\"status\":\"ok\"}");
 
     site_t *site = scratch_site ();
-    s_expect (swap_new_notice (site, COMMAND_BUSY, "Come <back>"), "Come &lt;back&gt;");
+    command_t busy = {.code = COMMAND_BUSY, .reason = "Come <back>"};
+    s_expect (swap_new_notice (site, &busy), "Come &lt;back&gt;");
+    busy.speaks_breadboard_1 = true;
+    s_expect (swap_new_notice (site, &busy),
+              "\"status\":\"error\",\"error\":{\"code\":\"busy\",\"message\":\"Come <back>\"},"
+              "\"retry_after_ms\":1000}");
 
     command_t edit = {.action = COMMAND_EDIT, .id = 12, .author = "Ann", .text = "1 < 2"};
     s_expect (swap_new_form (site, &edit), "{\"selector\":\"#message--12\"");

@@ -12,14 +12,19 @@
 #include "actors/command.h"
 #include "config/site.h"
 
-//  The frame that swaps html into the element that selector names.
-zframe_t *swap_new (const char *selector, const char *html);
+//  The frame that swaps html into the element that selector names. With a command it is the reply to
+//  that: when the client speaks breadboard.1 it carries its ref, its status, and its error if any.
+zframe_t *swap_new (const command_t *command, const char *selector, const char *html);
 
-//  The frame that shows, in #notices, what became of a command that failed.
-zframe_t *swap_new_notice (const site_t *site, command_code_t code, const char *reason);
+//  The frame for a command that failed: what is wrong, in #notices; or after a conflict, to one who
+//  speaks breadboard.1, the edit form with both texts.
+zframe_t *swap_new_notice (const site_t *site, const command_t *command);
 
 //  The frame that shows the edit form of the message that the command has read.
 zframe_t *swap_new_form (const site_t *site, const command_t *edit);
+
+//  The frame that tells that a write was committed; the command has a ref. It swaps nothing.
+zframe_t *swap_new_ok (const command_t *command);
 
 //  The HTML alone of the edit form that the command has read; or of one that met a conflict, with
 //  what is stored beside what was sent. Caller frees; NULL when memory is out.

@@ -13,6 +13,7 @@
 #include "actors/database.h"
 #include "actors/metrics.h"
 #include "actors/page.h"
+#include "actors/pages.h"
 #include "actors/parcel.h"
 #include "actors/postgres.h"
 #include "actors/private_postgres.h"
@@ -64,6 +65,7 @@ static const class_t s_classes[] = {
     {"command", command_test},
     {"swap", swap_test},
     {"page", page_test},
+    {"pages", pages_test},
     {"form", form_test},
     {"request", request_test},
     {"takeover", takeover_test},

@@ -1,0 +1,449 @@
+//  Each page knows the version of the board that it shows; a write makes a new version, and so all
+//  pages out of date at once, without a walk through them. One that is out of date stays, to tell
+//  whether what is read in its place differs, and to be shown while PostgreSQL is away.
+//
+//  Pages are numbered from the newest message on, and how many there are follows from the count of
+//  messages, which we keep. What is wanted is asked for by number, as far as the count allows. When
+//  the answer does not fit the count (a page below the last one without a row), somebody else has
+//  deleted: the messages are counted anew and everything is read again, ATTEMPTS_MAX times at most.
+
+#include "actors/pages.h"
+#include "actors/scratch.h"
+#include "actors/table.h"
+
+#define ATTEMPTS_MAX 5
+#define PAGES_MAX    4096 //  Kept though nobody looks at them
+
+const postgres_statement_t pages_statements[] = {
+    {"count", "SELECT count(*) FROM messages"},
+    {"pages", page_query},
+    {NULL, NULL},
+};
+
+//  A list of page numbers
+
+typedef struct {
+    int64_t *numbers; //  Owned
+    size_t size;
+    size_t capacity;
+} numbers_t;
+
+struct pages {
+    zhashx_t *table;   //  Of page_t by number; owned
+    int64_t messages;  //  On the board; -1: not known
+    int64_t page_size; //  As of the last read
+    uint64_t version;  //  Of the board
+    numbers_t wanted;  //  As they were asked for
+    numbers_t asked;   //  Of PostgreSQL; descending, each once
+    numbers_t read;    //  And not looked at by pages_next_changed ()
+    int attempts;      //  To read what is wanted
+    bool counting;     //  The next result is a count
+    bool unfit;        //  What was read does not fit the count
+    char error[512];   //  PostgreSQL's; "": none
+};
+
+static void
+s_numbers_add (numbers_t *self, int64_t number)
+{
+    if (self->size == self->capacity) {
+        self->capacity = self->capacity ? 2 * self->capacity : 64;
+        self->numbers = (int64_t *) realloc (self->numbers, self->capacity * sizeof (int64_t));
+        assert (self->numbers); //  As zmalloc does
+    }
+    self->numbers[self->size++] = number;
+}
+
+static int
+s_compare_descending (const void *left, const void *right)
+{
+    int64_t difference = *(const int64_t *) left - *(const int64_t *) right;
+    return difference < 0 ? 1 : difference > 0 ? -1 : 0;
+}
+
+//  Sorts, the largest first, and drops what stands twice.
+
+static void
+s_numbers_sort (numbers_t *self)
+{
+    if (self->size == 0)
+        return;
+    qsort (self->numbers, self->size, sizeof (int64_t), s_compare_descending);
+    size_t kept = 1;
+    for (size_t index = 1; index < self->size; index++)
+        if (self->numbers[index] != self->numbers[kept - 1])
+            self->numbers[kept++] = self->numbers[index];
+    self->size = kept;
+}
+
+pages_t *
+pages_new (void)
+{
+    pages_t *self = (pages_t *) zmalloc (sizeof (pages_t));
+    self->table = table_new ((zhashx_destructor_fn *) page_destroy);
+    self->messages = -1;
+    self->page_size = 1;
+    self->version = 1;
+    return self;
+}
+
+void
+pages_destroy (pages_t **self_p)
+{
+    assert (self_p);
+    if (*self_p) {
+        pages_t *self = *self_p;
+        zhashx_destroy (&self->table);
+        freen (self->wanted.numbers);
+        freen (self->asked.numbers);
+        freen (self->read.numbers);
+        freen (*self_p);
+    }
+}
+
+int64_t
+pages_count (const pages_t *self)
+{
+    if (self->messages < 0)
+        return 0;
+    return self->messages == 0 ? 1 : (self->messages + self->page_size - 1) / self->page_size;
+}
+
+//  A page past the end is the last one, as far as we know the end.
+
+static int64_t
+s_clamp (const pages_t *self, int64_t number)
+{
+    int64_t count = pages_count (self);
+    return count > 0 && number > count ? count : number;
+}
+
+page_t *
+pages_last_known (pages_t *self, int64_t number)
+{
+    number = s_clamp (self, number);
+    return (page_t *) zhashx_lookup (self->table, &number);
+}
+
+page_t *
+pages_find (pages_t *self, int64_t number)
+{
+    page_t *page = pages_last_known (self, number);
+    return page && page->version == self->version ? page : NULL;
+}
+
+void
+pages_outdate (pages_t *self)
+{
+    self->version++;
+}
+
+void
+pages_count_more (pages_t *self, int64_t messages)
+{
+    if (self->messages >= 0)
+        self->messages += messages;
+    if (self->messages < 0)
+        self->messages = -1; //  It was wrong
+}
+
+void
+pages_recount (pages_t *self)
+{
+    self->version++;
+    self->messages = -1;
+}
+
+void
+pages_want (pages_t *self, int64_t number)
+{
+    if (!pages_find (self, number))
+        s_numbers_add (&self->wanted, number);
+}
+
+bool
+pages_wanted (const pages_t *self)
+{
+    return self->wanted.size > 0;
+}
+
+//  ------------------------------------------------------------------------
+//  Reading
+
+//  The numbers as a PostgreSQL array literal; caller frees.
+
+static char *
+s_literal (const numbers_t *numbers)
+{
+    char *literal = (char *) zmalloc (numbers->size * 21 + 3);
+    size_t length = 0;
+    for (size_t index = 0; index < numbers->size; index++)
+        length += (size_t) sprintf (literal + length, "%c%" PRId64, index ? ',' : '{',
+                                    numbers->numbers[index]);
+    literal[length] = '}';
+    return literal;
+}
+
+void
+pages_send (pages_t *self, postgres_t *postgres, int64_t page_size)
+{
+    self->page_size = page_size;
+    self->attempts++;
+    self->unfit = false;
+    *self->error = 0;
+    self->asked.size = 0;
+    for (size_t index = 0; index < self->wanted.size; index++)
+        s_numbers_add (&self->asked, s_clamp (self, self->wanted.numbers[index]));
+    s_numbers_sort (&self->asked);
+    self->counting = self->messages < 0;
+    if (self->counting)
+        postgres_query (postgres, "count", 0, NULL);
+    char *numbers = s_literal (&self->asked);
+    char size[24];
+    snprintf (size, sizeof (size), "%" PRId64, page_size);
+    const char *const values[] = {numbers, size};
+    postgres_query (postgres, "pages", 2, values);
+    postgres_sync (postgres);
+    zstr_free (&numbers);
+}
+
+//  Puts a page that was read in the place of an older one.
+
+static void
+s_keep (pages_t *self, page_t *page)
+{
+    const page_t *old = (const page_t *) zhashx_lookup (self->table, &page->number);
+    page->version = self->version;
+    page->shown_etag = old ? old->shown_etag : 0;
+    page->shown_pages = old ? old->shown_pages : 0;
+    zhashx_delete (self->table, &page->number);
+    zhashx_insert (self->table, &page->number, page);
+    s_numbers_add (&self->read, page->number);
+}
+
+//  Takes the rows of the pages asked for. Page 1 is a page even without rows; any other one that has
+//  none is no page.
+
+static void
+s_take_rows (pages_t *self, const site_t *site, const PGresult *result)
+{
+    int64_t count = pages_count (self);
+    int row = 0;
+    for (size_t index = 0; index < self->asked.size; index++) {
+        int64_t number = self->asked.numbers[index];
+        bool there = row < PQntuples (result) && page_row_number (result, row) == number;
+        if (!there && number <= count)
+            self->unfit = self->unfit || self->messages > 0;
+        if (!there && number != 1)
+            continue;
+        page_t *page = page_new (site, number, count, result, &row);
+        if (page)
+            s_keep (self, page);
+        else
+            snprintf (self->error, sizeof (self->error), "out of memory");
+    }
+}
+
+//  The Sync's result has come: is everything there?
+
+static pages_state_t
+s_finish (pages_t *self)
+{
+    if (self->unfit)
+        pages_recount (self);
+    bool missing = self->unfit;
+    for (size_t index = 0; index < self->wanted.size && !missing; index++)
+        missing = !pages_find (self, self->wanted.numbers[index]);
+    if (!*self->error && missing && self->attempts < ATTEMPTS_MAX)
+        return PAGES_AGAIN;
+    self->attempts = 0;
+    self->wanted.size = 0;
+    if (missing && !*self->error)
+        snprintf (self->error, sizeof (self->error), "the board changes too fast to be read");
+    return *self->error ? PAGES_FAILED : PAGES_DONE;
+}
+
+pages_state_t
+pages_take (pages_t *self, const site_t *site, PGresult *result)
+{
+    ExecStatusType status = PQresultStatus (result);
+    if (status == PGRES_FATAL_ERROR && !*self->error)
+        snprintf (self->error, sizeof (self->error), "%s", PQresultErrorMessage (result));
+    else if (status == PGRES_TUPLES_OK && self->counting) {
+        self->messages = strtoll (PQgetvalue (result, 0, 0), NULL, 10);
+        self->counting = false;
+    }
+    else if (status == PGRES_TUPLES_OK)
+        s_take_rows (self, site, result);
+    PQclear (result);
+    return status == PGRES_PIPELINE_SYNC ? s_finish (self) : PAGES_UNDERWAY;
+}
+
+void
+pages_break (pages_t *self)
+{
+    self->attempts = 0;
+    self->wanted.size = 0;
+}
+
+page_t *
+pages_next_changed (pages_t *self)
+{
+    s_numbers_sort (&self->read);
+    for (size_t index = 0; index < self->read.size; index++) {
+        page_t *page = (page_t *) zhashx_lookup (self->table, &self->read.numbers[index]);
+        if (page && (page->etag != page->shown_etag || page->pages != page->shown_pages)) {
+            page->shown_etag = page->etag;
+            page->shown_pages = page->pages;
+            return page;
+        }
+    }
+    self->read.size = 0;
+    return NULL;
+}
+
+const char *
+pages_error (const pages_t *self)
+{
+    return self->error;
+}
+
+void
+pages_bound (pages_t *self, viewers_t *viewers)
+{
+    if (zhashx_size (self->table) < PAGES_MAX)
+        return;
+    zlistx_t *unwanted = zlistx_new (); //  A table must not change while it is walked
+    page_t *page = (page_t *) zhashx_first (self->table);
+    for (; page; page = (page_t *) zhashx_next (self->table))
+        if (!viewers_any (viewers, page->number))
+            zlistx_add_end (unwanted, page);
+    while ((page = (page_t *) zlistx_detach (unwanted, NULL)))
+        zhashx_delete (self->table, &page->number);
+    zlistx_destroy (&unwanted);
+}
+
+//  ------------------------------------------------------------------------
+//  Self test: results as PostgreSQL gives them, without a server
+
+static PGresult *
+s_count_result (const char *count)
+{
+    PGresult *result = PQmakeEmptyPGresult (NULL, PGRES_TUPLES_OK);
+    PGresAttDesc column = {.name = "count"};
+    PQsetResultAttrs (result, 1, &column);
+    PQsetvalue (result, 0, 0, (char *) count, (int) strlen (count));
+    return result;
+}
+
+//  Takes a count (NULL: none was asked for), pages with one message each, and the Sync.
+
+static pages_state_t
+s_take_all (pages_t *self, const site_t *site, const char *count, const char *const *numbers)
+{
+    if (count)
+        pages_take (self, site, s_count_result (count));
+    PGresult *rows = PQmakeEmptyPGresult (NULL, PGRES_TUPLES_OK);
+    PGresAttDesc columns[6] = {{.name = "page"}, {.name = "id"},  {.name = "author"},
+                               {.name = "text"}, {.name = "iso"}, {.name = "human"}};
+    PQsetResultAttrs (rows, 6, columns);
+    for (int row = 0; numbers[row]; row++)
+        for (int column = 0; column < 6; column++)
+            PQsetvalue (rows, row, column, (char *) numbers[row], (int) strlen (numbers[row]));
+    pages_take (self, site, rows);
+    return pages_take (self, site, PQmakeEmptyPGresult (NULL, PGRES_PIPELINE_SYNC));
+}
+
+//  As pages_send () does, without a server.
+
+static void
+s_ask (pages_t *self)
+{
+    self->attempts++;
+    self->unfit = false;
+    self->asked.size = 0;
+    for (size_t index = 0; index < self->wanted.size; index++)
+        s_numbers_add (&self->asked, s_clamp (self, self->wanted.numbers[index]));
+    s_numbers_sort (&self->asked);
+    self->counting = self->messages < 0;
+}
+
+static void
+s_test_reading (pages_t *self, const site_t *site)
+{
+    assert (pages_count (self) == 0 && !pages_find (self, 1));
+    pages_want (self, 1);
+    pages_want (self, 9);
+    s_ask (self);
+    pages_state_t state = s_take_all (self, site, "3", (const char *const[]){"1", NULL});
+    assert (state == PAGES_AGAIN && pages_count (self) == 3); //  Page 9 is page 3
+    s_ask (self);
+    state = s_take_all (self, site, NULL, (const char *const[]){"3", "1", NULL});
+    assert (state == PAGES_DONE && !pages_wanted (self));
+    assert (pages_find (self, 9)->number == 3 && pages_find (self, 1)->pages == 3);
+    assert (pages_next_changed (self)->number == 3); //  The last page first
+    assert (pages_next_changed (self)->number == 1);
+    assert (!pages_next_changed (self));
+    pages_want (self, 1);
+    assert (!pages_wanted (self)); //  It is up to date
+}
+
+//  Somebody deleted behind our back: page 3 has no rows, though the count says so.
+
+static void
+s_test_unfit (pages_t *self, const site_t *site)
+{
+    pages_outdate (self);
+    assert (!pages_find (self, 1) && pages_last_known (self, 1));
+    pages_want (self, 3);
+    s_ask (self);
+    pages_state_t state = s_take_all (self, site, NULL, (const char *const[]){NULL});
+    assert (state == PAGES_AGAIN && pages_count (self) == 0);
+    s_ask (self);
+    state = s_take_all (self, site, "1", (const char *const[]){NULL});
+    assert (state == PAGES_AGAIN && pages_count (self) == 1);
+    s_ask (self);
+    state = s_take_all (self, site, NULL, (const char *const[]){"1", NULL});
+    assert (state == PAGES_DONE && pages_next_changed (self)->pages == 1);
+    assert (!pages_next_changed (self));
+}
+
+static void
+s_test_empty (pages_t *self, const site_t *site)
+{
+    pages_outdate (self);
+    pages_count_more (self, -1);
+    pages_want (self, 1);
+    s_ask (self);
+    pages_state_t state = s_take_all (self, site, NULL, (const char *const[]){NULL});
+    assert (state == PAGES_DONE && pages_count (self) == 1);
+    assert (!strstr (pages_find (self, 1)->html, "<article"));
+
+    pages_outdate (self);
+    pages_want (self, 1);
+    s_ask (self);
+    pages_take (self, site, PQmakeEmptyPGresult (NULL, PGRES_FATAL_ERROR));
+    state = pages_take (self, site, PQmakeEmptyPGresult (NULL, PGRES_PIPELINE_SYNC));
+    assert (state == PAGES_DONE || state == PAGES_FAILED || state == PAGES_AGAIN);
+    pages_break (self);
+}
+
+void
+pages_test (bool verbose)
+{
+    printf (" * pages: ");
+    if (verbose)
+        printf ("\n");
+    site_t *site = scratch_site ();
+    viewers_t *viewers = viewers_new ();
+    pages_t *self = pages_new ();
+    s_test_reading (self, site);
+    s_test_unfit (self, site);
+    s_test_empty (self, site);
+    pages_bound (self, viewers); //  There are few: all are kept
+    assert (pages_last_known (self, 1));
+    pages_destroy (&self);
+    pages_destroy (&self);
+    viewers_destroy (&viewers);
+    site_destroy (&site);
+    printf ("OK\n");
+}

@@ -1,0 +1,78 @@
+//  pages - the pages of the board in memory: which are wanted, read, up to date, changed
+//
+//  thread     the database actor's
+//  count      the number of messages is counted once, and then follows what is written; only after
+//             somebody else wrote it is counted again
+//  reading    pages_want () some, pages_send (), then pages_take () each result. What was read may
+//             show that others are needed (a page that vanished): then it has to be sent again
+
+#ifndef PAGES_H_INCLUDED
+#define PAGES_H_INCLUDED
+
+#include <czmq.h>
+
+#include "actors/page.h"
+#include "actors/postgres.h"
+#include "actors/viewers.h"
+
+typedef struct pages pages_t;
+
+typedef enum {
+    PAGES_UNDERWAY, //  More results are to come
+    PAGES_DONE,     //  All that were wanted are in memory
+    PAGES_AGAIN,    //  Some have to be read yet: pages_send ()
+    PAGES_FAILED    //  PostgreSQL says no: pages_error ()
+} pages_state_t;
+
+//  The statements that pages use, for postgres_new ().
+extern const postgres_statement_t pages_statements[];
+
+pages_t *pages_new (void);
+void pages_destroy (pages_t **self_p);
+
+//  How many pages the board has; 0: not known yet.
+int64_t pages_count (const pages_t *self);
+
+//  The page, one past the end being the last; NULL when it is not in memory, or out of date.
+page_t *pages_find (pages_t *self, int64_t number);
+
+//  The same, even if it is out of date.
+page_t *pages_last_known (pages_t *self, int64_t number);
+
+//  Something is being written: all pages are out of date.
+void pages_outdate (pages_t *self);
+
+//  There are so many messages more, or fewer, than there were.
+void pages_count_more (pages_t *self, int64_t messages);
+
+//  Nobody knows how many messages there are: they are counted with the next read.
+void pages_recount (pages_t *self);
+
+//  The page is needed. Nothing happens when it is in memory and up to date.
+void pages_want (pages_t *self, int64_t number);
+
+//  Whether any is wanted.
+bool pages_wanted (const pages_t *self);
+
+//  Queues the read of what is wanted, with a Sync.
+void pages_send (pages_t *self, postgres_t *postgres, int64_t page_size);
+
+//  Takes the next result of what was sent, and the result itself.
+pages_state_t pages_take (pages_t *self, const site_t *site, PGresult *result);
+
+//  What was sent will not be answered, or is not worth taking: it is wanted as before.
+void pages_break (pages_t *self);
+
+//  Once all is done: the pages that differ from what they were, the last page first, one a call;
+//  then NULL.
+page_t *pages_next_changed (pages_t *self);
+
+//  PostgreSQL's words when a read failed; borrowed.
+const char *pages_error (const pages_t *self);
+
+//  Forgets pages that nobody looks at, when there are many.
+void pages_bound (pages_t *self, viewers_t *viewers);
+
+void pages_test (bool verbose);
+
+#endif
