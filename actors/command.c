@@ -221,20 +221,31 @@ s_is_uuid (const char *text, size_t size)
     return true;
 }
 
-//  Makes a random UUID, RFC 4122, section 4.4. (zuuid_new () seeds rand () anew each time.)
+//  Makes a random UUID, RFC 4122, section 4.4. (zuuid_new () seeds rand () anew each time.) Random
+//  bytes are taken from the kernel for many at once.
 
 static void
 s_make_key (char key[37])
 {
-    byte random[16];
-    ssize_t rc = getrandom (random, sizeof (random), 0);
-    assert (rc == sizeof (random)); //  It cannot fail for so few bytes, once the system is up
+    static _Thread_local byte pool[16 * 16];
+    static _Thread_local size_t used = sizeof (pool);
+    if (used == sizeof (pool)) {
+        ssize_t rc = getrandom (pool, sizeof (pool), 0);
+        assert (rc == sizeof (pool)); //  Up to 256 bytes it cannot fail, nor be cut short
+        used = 0;
+    }
+    byte *random = pool + used;
+    used += 16;
     random[6] = (byte) ((random[6] & 0x0F) | 0x40);
     random[8] = (byte) ((random[8] & 0x3F) | 0x80);
-    size_t length = 0;
-    for (size_t at = 0; at < 16; at++)
-        length += (size_t) sprintf (
-            key + length, at == 4 || at == 6 || at == 8 || at == 10 ? "-%02x" : "%02x", random[at]);
+    static const char digits[] = "0123456789abcdef";
+    for (size_t at = 0; at < 16; at++) {
+        if (at == 4 || at == 6 || at == 8 || at == 10)
+            *key++ = '-';
+        *key++ = digits[random[at] >> 4];
+        *key++ = digits[random[at] & 15];
+    }
+    *key = 0;
 }
 
 //  Each add has a key: by it alone can be told whether one that was in doubt had been stored.

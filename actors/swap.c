@@ -3,60 +3,114 @@
 #include "http/frame.h"
 
 //  A full queue or a lock: both are gone soon
-#define SWAP_RETRY_AFTER_MS 1000
+#define RETRY_AFTER_MS "1000"
 
-//  Adds what a reply carries beside the piece of HTML. Returns 0, or -1 when memory is out.
+//  ------------------------------------------------------------------------
+//  JSON, written straight into the frame. A page is some kilobytes of HTML, rendered for each batch,
+//  and jansson's dump looks at each character of it several times.
 
-static int
-s_add_reply (json_t *object, const command_t *command)
+//  How many bytes JSON (RFC 8259, 7) needs for a byte inside a string: itself, a backslash before it,
+//  or \u00XX
+
+static size_t
+s_escaped_width (unsigned char byte)
 {
-    int rc = 0;
-    if (!command || !command->speaks_breadboard_1)
-        return 0;
-    bool ok = command->code == COMMAND_OK;
-    if (command->ref)
-        rc |= json_object_set_new (object, "ref", json_string (command->ref));
-    if (command->ref || !ok)
-        rc |= json_object_set_new (object, "status", json_string (ok ? "ok" : "error"));
-    if (!ok)
-        rc |= json_object_set_new (object, "error",
-                                   json_pack ("{s:s, s:s}", "code",
-                                              command_code_name (command->code), "message",
-                                              command->reason));
-    if (command->code == COMMAND_BUSY)
-        rc |= json_object_set_new (object, "retry_after_ms", json_integer (SWAP_RETRY_AFTER_MS));
-    return rc;
+    if (byte == '"' || byte == '\\' || byte == '\n')
+        return 2;
+    return byte < 0x20 ? 6 : 1;
 }
 
-//  The object as a frame; takes it. NULL when memory is out.
+static size_t
+s_escaped_size (const char *text)
+{
+    size_t size = 0;
+    for (; *text; text++)
+        size += s_escaped_width ((unsigned char) *text);
+    return size;
+}
+
+//  Writes text, which is valid UTF-8, escaped; returns the end of what it wrote.
+
+static char *
+s_escape (char *to, const char *text)
+{
+    for (; *text; text++) {
+        unsigned char byte = (unsigned char) *text;
+        size_t width = s_escaped_width (byte);
+        if (width == 6) {
+            static const char digits[] = "0123456789abcdef";
+            memcpy (to, "\\u00", 4);
+            to[4] = digits[byte >> 4];
+            to[5] = digits[byte & 15];
+            to += 6;
+            continue;
+        }
+        if (width == 2)
+            *to++ = '\\';
+        *to++ = byte == '\n' ? 'n' : (char) byte;
+    }
+    return to;
+}
+
+//  A frame whose payload is made of count pieces, the odd ones escaped: JSON, text, JSON, text, ...
 
 static zframe_t *
-s_frame (json_t *object)
+s_frame (const char *const *pieces, size_t count)
 {
-    char *json = object ? json_dumps (object, JSON_COMPACT) : NULL;
-    json_decref (object);
-    zframe_t *frame = json ? frame_new (FRAME_TEXT, json, strlen (json)) : NULL;
-    free (json);
+    size_t size = 0;
+    for (size_t index = 0; index < count; index++)
+        size += index % 2 ? s_escaped_size (pieces[index]) : strlen (pieces[index]);
+    byte header[10];
+    size_t header_size = frame_write_header (header, FRAME_TEXT, size);
+    zframe_t *frame = zframe_new (NULL, header_size + size);
+    char *to = (char *) zframe_data (frame);
+    memcpy (to, header, header_size);
+    to += header_size;
+    for (size_t index = 0; index < count; index++)
+        to = index % 2 ? s_escape (to, pieces[index])
+                       : mempcpy (to, pieces[index], strlen (pieces[index]));
+    assert (to == (char *) zframe_data (frame) + header_size + size);
     return frame;
 }
 
 zframe_t *
 swap_new (const command_t *command, const char *selector, const char *html)
 {
-    json_t *object = json_pack ("{s:s, s:s}", "selector", selector, "html", html);
-    if (object && s_add_reply (object, command) != 0) {
-        json_decref (object);
-        object = NULL;
-    }
-    return s_frame (object);
+    bool replies = command && command->speaks_breadboard_1;
+    bool failed = replies && command->code != COMMAND_OK;
+    bool busy = failed && command->code == COMMAND_BUSY;
+    const char *ref = replies && command->ref ? command->ref : NULL;
+    const char *const pieces[] = {
+        "{\"selector\":\"",
+        selector,
+        "\",\"html\":\"",
+        html,
+        ref ? "\",\"ref\":\"" : "",
+        ref ? ref : "",
+        failed ? "\",\"status\":\"error\",\"error\":{\"code\":\""
+        : ref  ? "\",\"status\":\"ok\"}"
+               : "\"}",
+        failed ? command_code_name (command->code) : "",
+        failed ? "\",\"message\":\"" : "",
+        failed ? command->reason : "",
+        busy     ? "\"},\"retry_after_ms\":" RETRY_AFTER_MS "}"
+        : failed ? "\"}}"
+                 : "",
+    };
+    return s_frame (pieces, sizeof (pieces) / sizeof (pieces[0]));
 }
 
 zframe_t *
 swap_new_ok (const command_t *command)
 {
-    return s_frame (
-        json_pack ("{s:s, s:s, s:I}", "ref", command->ref, "status", "ok", "id", command->id));
+    char id[48];
+    snprintf (id, sizeof (id), "\",\"status\":\"ok\",\"id\":%" PRId64 "}", command->id);
+    const char *const pieces[] = {"{\"ref\":\"", command->ref, id};
+    return s_frame (pieces, 3);
 }
+
+//  ------------------------------------------------------------------------
+//  From templates
 
 zframe_t *
 swap_new_notice (const site_t *site, const command_t *command)
@@ -131,6 +185,8 @@ swap_test (bool verbose)
         printf ("\n");
     s_expect (swap_new (NULL, "#a", "<b>\"\n</b>"),
               "{\"selector\":\"#a\",\"html\":\"<b>\\\"\\n</b>\"}");
+    s_expect (swap_new (NULL, "#\x01", "\\\xC3\xA9"),
+              "{\"selector\":\"#\\u0001\",\"html\":\"\\\\\xC3\xA9\"}");
     command_t ok = {.ref = "r\"1", .speaks_breadboard_1 = true, .id = 7};
     s_expect (swap_new_ok (&ok), "{\"ref\":\"r\\\"1\",\"status\":\"ok\",\"id\":7}");
     s_expect (swap_new (&ok, "#a", ""), "\"ref\":\"r\\\"1\",\"status\":\"ok\"}");
