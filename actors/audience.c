@@ -62,6 +62,7 @@ audience_keep (audience_t *self, parcel_t *frame)
 {
     parcel_t *old = self->newest;
     self->newest = parcel_ref (frame);
+    self->version++;
     parcel_destroy (&old);
 }
 
@@ -87,7 +88,7 @@ audience_test (bool verbose)
     parcel_t *parcel = parcel_new (&frame);
     audience_keep (self, parcel);
     audience_keep (self, parcel); //  The same once more
-    assert (parcel->references == 2);
+    assert (parcel->references == 2 && self->version == 2);
     parcel_destroy (&parcel);
     assert (self->newest->references == 1);
 

@@ -15,7 +15,9 @@ struct audience {
     connection_t **connections; //  Borrowed; in no order
     size_t size;
     size_t capacity;
-    bool renewed; //  In its thread's list of those owed a new page
+    uint32_t version;   //  Counts the newest frames
+    bool renewed;       //  In its thread's list of those owed a new page
+    int64_t flushed_ms; //  When they got one last
 };
 
 audience_t *audience_new (int64_t page);

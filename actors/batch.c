@@ -1,5 +1,5 @@
 //  What was sent is remembered as steps, one for each result that will come: a statement of a
-//  command, the announcement of the writes before it, or the Sync. It was committed if and only if no
+//  command, the announcement of the writes before it, a read of the caller's, or the Sync. It was committed if and only if no
 //  error came before the Sync's result; an error at commit comes as an extra result where the Sync's
 //  is expected.
 //
@@ -48,7 +48,10 @@ const postgres_statement_t batch_statements[] = {
 //  How often a batch waits for somebody else's lock
 #define LOCKS_MAX 3
 
-typedef enum { STATEMENT, ANNOUNCEMENT, SYNC } step_kind_t;
+//  Statements of the caller's in one transaction
+#define READS_MAX 2
+
+typedef enum { STATEMENT, ANNOUNCEMENT, READ, SYNC } step_kind_t;
 
 typedef struct {
     step_kind_t kind;
@@ -58,7 +61,7 @@ typedef struct {
 struct batch {
     command_t *commands[BATCH_SIZE]; //  Owned
     size_t size;
-    step_t steps[BATCH_SIZE + 2]; //  What was sent
+    step_t steps[BATCH_SIZE + READS_MAX + 2]; //  What was sent
     size_t steps_sent;
     size_t steps_taken;
     bool singly;        //  One command at a time
@@ -175,9 +178,23 @@ batch_send (batch_t *self, postgres_t *postgres)
         postgres_query (postgres, "announce", 0, NULL);
         s_add_step (self, ANNOUNCEMENT, NULL);
     }
+    return BATCH_UNDERWAY;
+}
+
+void
+batch_sync (batch_t *self, postgres_t *postgres, int reads)
+{
+    assert (reads <= READS_MAX);
+    while (reads-- > 0)
+        s_add_step (self, READ, NULL);
     postgres_sync (postgres);
     s_add_step (self, SYNC, NULL);
-    return BATCH_UNDERWAY;
+}
+
+bool
+batch_expects_read (const batch_t *self)
+{
+    return self->steps_taken < self->steps_sent && self->steps[self->steps_taken].kind == READ;
 }
 
 bool
@@ -434,7 +451,8 @@ s_runner_send (void *arg)
     runner_t *self = (runner_t *) arg;
     self->sends++;
     batch_state_t state = batch_send (self->batch, self->postgres);
-    assert (state == BATCH_UNDERWAY);
+    assert (state == BATCH_UNDERWAY && !batch_expects_read (self->batch));
+    batch_sync (self->batch, self->postgres, 0);
     postgres_flush (self->postgres);
 }
 

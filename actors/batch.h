@@ -41,9 +41,16 @@ command_t *batch_command (const batch_t *self, size_t index);
 //  Whether any command changes a message, if all goes well.
 bool batch_writes (const batch_t *self);
 
-//  Queues the statements of the commands that still need one, with a Sync. Returns BATCH_DONE when
-//  none does, else BATCH_UNDERWAY.
+//  Queues the statements of the commands that still need one. Returns BATCH_DONE when none does, else
+//  BATCH_UNDERWAY: then batch_sync () must follow.
 batch_state_t batch_send (batch_t *self, postgres_t *postgres);
+
+//  Queues the end of the transaction. Before it the caller may have queued so many statements of its
+//  own, which read: they see what the batch wrote, and save a round trip.
+void batch_sync (batch_t *self, postgres_t *postgres, int reads);
+
+//  Whether the next result is one of those; batch_take () has to see it, too.
+bool batch_expects_read (const batch_t *self);
 
 //  Whether what batch_send () queued is all that is left, if nothing fails.
 bool batch_sent_all (const batch_t *self);

@@ -28,6 +28,7 @@ struct connection {
     int descriptor;               //  Owned
     uint32_t events;              //  That epoll watches for
     uint32_t place;               //  In its audience
+    uint32_t seen;                //  The version of its audience's page that it has got
     uint16_t queued;              //  Parcels in the queue
     bool stale : 1;               //  Is owed the newest page
     bool paused : 1;              //  Over its rate: not read from

@@ -1,12 +1,17 @@
 //  One epoll watches the descriptors of all connections and those of the actor's own ZeroMQ sockets.
-//  A ZeroMQ descriptor only says that something may have happened (zmq_getsockopt (3), ZMQ_FD), so
-//  before each wait every socket is asked, and emptied.
+//  A ZeroMQ descriptor only says that something may have happened (zmq_getsockopt (3), ZMQ_FD), and
+//  is quiet again once the socket was asked; so a socket that stirred is asked, and emptied, or it is
+//  remembered that something is left.
 //
 //  A turn gathers, then sends. What is published only marks what connections are owed: an audience is
 //  owed its newest page, a connection its private frames. At the end of the turn each gets all that
 //  it is owed in one system call, so a page and the acknowledgement behind it cost one, and of two
 //  pages published meanwhile only the newer is sent. In the same way the commands that clients sent
 //  in one turn go to the database actor as one zmsg.
+//
+//  Many writes a second make as many pages; nobody sees more than some dozens. So an audience gets a
+//  new page at once after a rest, and then at most every PACE_MS; only who is owed a private frame
+//  gets the newest page with it, in any case.
 //
 //  Whatever ends a connection only dooms it. It is destroyed at the end of the turn, when no event at
 //  hand and no walk through an audience can still lead to it; and it leaves epoll before it is closed:
@@ -33,6 +38,7 @@
 #define EVENTS_MAX      256   //  Taken in one turn
 #define PUBLISHED_MAX   64    //  Taken in one turn
 #define COMMANDS_BYTES  65536 //  Of commands gathered for one zmsg, and one command more
+#define PACE_MS         5
 #define SWEEP_MS        1000
 #define PING_EVERY_S    20
 #define UNFINISHED_MS   10000 //  A message that does not end in this time is cut
@@ -63,10 +69,12 @@ typedef struct {
     uint64_t last_id;    //  Of a connection
     int64_t now_ms;      //  Of this turn
     int64_t resume_ms;   //  When to look at the paused ones
+    int64_t pace_ms;     //  When an audience may get its next page; INT64_MAX: none is waiting
     int64_t sweep_ms;    //  When to sweep
     uint64_t sweeps;     //  So far
     int64_t pages;       //  How many the board has, as it was published last
     int64_t drained_ms;  //  When draining ends at the latest; 0: we do not drain
+    bool stirred;        //  A ZeroMQ socket of ours has something, or may have
     bool quiet;          //  Clients are not read from
     bool terminated;     //  $TERM has come
 } self_t;
@@ -133,6 +141,7 @@ s_move (self_t *self, connection_t *connection, audience_t *audience)
     if (connection->audience != audience) {
         s_leave (self, connection);
         audience_join (audience, connection);
+        connection->seen = audience->version; //  Whoever moves it sees to its page
     }
 }
 
@@ -174,9 +183,13 @@ s_bury_doomed (self_t *self)
 static void
 s_flush (self_t *self, connection_t *connection)
 {
-    size_t sent = connection_flush (connection, connection->audience->newest);
+    audience_t *audience = connection->audience;
+    connection->stale = connection->seen != audience->version && !connection->closing_ms;
+    size_t sent = connection_flush (connection, audience->newest);
     self->bytes += (int64_t) sent;
     self->frames += sent > 0;
+    if (!connection->stale)
+        connection->seen = audience->version;
     if (connection->closing_ms && !connection->shut && !connection_behind (connection)) {
         connection->shut = true;
         shutdown (connection->descriptor, SHUT_WR);
@@ -260,13 +273,34 @@ s_flush_audience (self_t *self, audience_t *audience)
 {
     for (size_t index = 0; index < audience->size; index++) {
         connection_t *connection = audience->connections[index];
-        if (connection->stale)
-            metrics_add (METRICS_CONNECTIONS_STALE, 1);
-        connection->stale = !connection->closing_ms;
-        if (!connection->events || !(connection->events & EPOLLOUT))
+        if (connection->events & EPOLLOUT) {
+            if (!connection->stale)
+                metrics_add (METRICS_CONNECTIONS_STALE, 1);
+            connection->stale = true; //  It is behind, and gets this page or a newer one
+        }
+        else if (connection->seen != audience->version)
             s_flush (self, connection);
     }
     audience->renewed = false;
+    audience->flushed_ms = self->now_ms;
+}
+
+//  Sends new pages to the audiences whose time has come.
+
+static void
+s_flush_audiences (self_t *self)
+{
+    self->pace_ms = INT64_MAX;
+    for (size_t count = zlistx_size (self->renewed); count > 0; count--) {
+        audience_t *audience = (audience_t *) zlistx_detach (self->renewed, NULL);
+        int64_t due_ms = audience->flushed_ms + PACE_MS;
+        if (self->now_ms >= due_ms)
+            s_flush_audience (self, audience);
+        else {
+            zlistx_add_end (self->renewed, audience);
+            self->pace_ms = self->pace_ms < due_ms ? self->pace_ms : due_ms;
+        }
+    }
 }
 
 //  Ends a turn: sends all that is owed. Who is behind anyway is served when the kernel has room.
@@ -274,9 +308,7 @@ s_flush_audience (self_t *self, audience_t *audience)
 static void
 s_flush_all (self_t *self)
 {
-    audience_t *audience;
-    while ((audience = (audience_t *) zlistx_detach (self->renewed, NULL)))
-        s_flush_audience (self, audience);
+    s_flush_audiences (self);
     connection_t *connection;
     while ((connection = (connection_t *) zlistx_detach (self->dirty, NULL))) {
         connection->dirty = false;
@@ -490,8 +522,10 @@ s_take_answer (self_t *self, const database_answer_t *head, parcel_t *parcel)
         parcel_destroy (&parcel);
         return;
     }
-    if (head->page > 0)
+    if (head->page > 0) { //  The frame shows it, so it has been seen
         s_move (self, connection, s_audience (self, head->page));
+        connection->seen = connection->audience->version;
+    }
     if (parcel->size > 0 && (parcel->data[0] & 0x0F) == FRAME_CLOSE) {
         s_close (self, connection, zframe_new (parcel->data, parcel->size));
         parcel_destroy (&parcel);
@@ -559,8 +593,8 @@ s_take_arrival (self_t *self)
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = connection};
     connection->events = EPOLLIN;
     if (epoll_ctl (self->epoll, EPOLL_CTL_ADD, connection->descriptor, &event) != 0)
-        connection->gone = true; //  Out of watches: max_user_watches, in epoll (7)
-    connection->stale = true;
+        connection->gone = true;                 //  Out of watches: max_user_watches, in epoll (7)
+    connection->seen = self->first->version - 1; //  It is owed the page
     if (self->drained_ms)
         s_close (self, connection, s_going_away ());
     s_mark_dirty (self, connection);
@@ -757,6 +791,7 @@ s_self_new (zsock_t *pipe, const arguments_t *arguments)
     self->site = arguments->site;
     self->now_ms = zclock_mono ();
     self->resume_ms = INT64_MAX;
+    self->pace_ms = INT64_MAX;
     self->buffer = (byte *) zmalloc (BUFFER_BYTES);
     self->table = table_new (NULL);
     self->audiences = table_new (s_free_audience);
@@ -781,14 +816,15 @@ s_self_new (zsock_t *pipe, const arguments_t *arguments)
         s_watch_socket (self, self->pipe);
         s_watch_socket (self, self->arrivals);
         s_watch_socket (self, self->published);
+        self->stirred = true;
     }
     return self;
 }
 
-//  Empties our sockets, as far as one turn may; returns whether something was left. What was published
+//  Empties our sockets, as far as one turn may; what is left is for the next. What was published
 //  goes first: who arrives has perhaps just read the page over HTTP, and must not get an older one.
 
-static bool
+static void
 s_take_messages (self_t *self)
 {
     while (!self->terminated && (zsock_events (self->pipe) & ZMQ_POLLIN))
@@ -800,17 +836,19 @@ s_take_messages (self_t *self)
     }
     while (zsock_events (self->arrivals) & ZMQ_POLLIN)
         s_take_arrival (self);
-    return taken == PUBLISHED_MAX;
+    self->stirred = taken == PUBLISHED_MAX;
 }
 
 static int
-s_timeout_ms (const self_t *self, bool more)
+s_timeout_ms (const self_t *self)
 {
-    if (more || self->terminated)
+    if (self->stirred || self->terminated)
         return 0;
     if (zlistx_size (self->doomed) > 0)
         return 10; //  The database actor's queue is full; it is tried again soon
     int64_t until_ms = self->sweep_ms < self->resume_ms ? self->sweep_ms : self->resume_ms;
+    if (self->pace_ms < until_ms)
+        until_ms = self->pace_ms;
     if (self->drained_ms && self->drained_ms < until_ms)
         until_ms = self->drained_ms;
     return until_ms > self->now_ms ? (int) (until_ms - self->now_ms) : 0;
@@ -821,17 +859,20 @@ s_turn (self_t *self)
 {
     struct epoll_event events[EVENTS_MAX];
     self->now_ms = zclock_mono ();
-    bool more = s_take_messages (self);
+    if (self->stirred)
+        s_take_messages (self);
     s_resume_paused (self);
     s_sweep (self);
     s_forward (self);
     s_flush_all (self);
     s_bury_doomed (self);
     s_end_drain (self);
-    int count = epoll_wait (self->epoll, events, EVENTS_MAX, s_timeout_ms (self, more));
+    int count = epoll_wait (self->epoll, events, EVENTS_MAX, s_timeout_ms (self));
     self->now_ms = zclock_mono ();
     for (int index = 0; index < count; index++)
-        if (events[index].data.ptr)
+        if (!events[index].data.ptr)
+            self->stirred = true;
+        else
             s_handle_event (self, (connection_t *) events[index].data.ptr, events[index].events);
     s_forward (self);
     s_flush_all (self);

@@ -1,7 +1,8 @@
 //  The actor works in rounds. A round takes the commands that wait, up to BATCH_SIZE, runs them as
 //  one batch, reads the pages that it may have changed and those that it was asked for, publishes
-//  the pages that did change, and answers each command in order of arrival. The writes, their Sync,
-//  the read and its Sync go to PostgreSQL together, so a round costs one round trip. While
+//  the pages that did change, and answers each command in order of arrival. The writes and the read
+//  are one transaction, so a round costs one round trip and one wake-up; only a read that may take
+//  long, of pages deep in the board, is one of its own behind it. While
 //  PostgreSQL works, commands are collected for the next round; when DATABASE_QUEUE of them wait, no
 //  more are taken, and the senders' own queues fill up.
 //
@@ -14,6 +15,10 @@
 //  answered "unavailable". A batch that was under way when the connection broke is in doubt; it is
 //  run again on the next connection (batch tells how) within DOUBT_MS. Whoever waits for what is not
 //  settled then is told to come back and look: the connection is closed with 1013.
+//
+//  Where many write at once, a round that has just ended is not followed by one of the few commands
+//  that came first: as many as there were last time are awaited, GATHER_MS at most. Each round costs a
+//  flush to disk and a page for every viewer, so few large ones serve all better than many small ones.
 //
 //  A message that somebody else keeps locked stays out of batches for LOCK_OUT_MS, so that one who
 //  tries again and again does not make everybody wait each time.
@@ -37,6 +42,8 @@
 #define RETRY_MS       250 //  After a read that failed
 #define DOUBT_MS       5000
 #define DRAIN_MS       1000
+#define GATHER_MS      1
+#define GATHER_LEAST   32 //  Commands in a round, so that the next one is worth waiting for
 #define LOCK_OUT_MS    1000
 #define LOCK_OUTS      16 //  Messages locked out at the same time; more than anybody needs
 #define STATEMENTS_MAX 16
@@ -69,9 +76,13 @@ typedef struct {
 
     uint64_t round;      //  Counts rounds
     int64_t round_ms;    //  When it began
+    size_t expected;     //  Commands that are worth waiting for, until then
+    int64_t gather_ms;   //  The same: when that ends
+    int gather_timer;    //  -1: none
     batch_t *batch;      //  Of the round under way, or in doubt; owned; NULL: none
     batch_state_t state; //  Of the batch; UNDERWAY while results are to come
-    bool reading;        //  Results of a read are to come
+    bool counted;        //  What it adds and deletes is in the count of messages
+    bool reading;        //  A read of its own is under way
     bool read_failed;    //  The round's
 
     bool stale;      //  Pages may have changed behind our back
@@ -313,6 +324,8 @@ s_handle_timer (zloop_t *loop, int timer, void *arg)
     self_t *self = (self_t *) arg;
     if (timer == self->retry)
         self->retry = -1;
+    else if (timer == self->gather_timer)
+        self->gather_timer = -1;
     else
         self->deep_timer = -1;
     s_start_round (self);
@@ -360,10 +373,10 @@ s_want_asked (self_t *self)
     }
 }
 
-//  Queues the read of what the round needs, if it needs any.
+//  Decides what the round has to read.
 
 static void
-s_send_read (self_t *self)
+s_want_pages (self_t *self)
 {
     bool changes = self->stale || (self->batch && batch_writes (self->batch));
     if (changes) {
@@ -374,9 +387,26 @@ s_send_read (self_t *self)
     if (changes || self->deep_stale)
         s_want_deep (self);
     s_want_asked (self);
+}
+
+//  Queues the read of what is wanted; returns how many results will come.
+
+static int
+s_send_pages (self_t *self)
+{
+    return pages_send (self->pages, self->postgres, site_settings (self->site)->board_page_size);
+}
+
+//  Queues it as a transaction of its own, if anything is wanted.
+
+static void
+s_send_read (self_t *self)
+{
     self->reading = pages_wanted (self->pages);
-    if (self->reading)
-        pages_send (self->pages, self->postgres, site_settings (self->site)->board_page_size);
+    if (self->reading) {
+        s_send_pages (self);
+        postgres_sync (self->postgres);
+    }
 }
 
 static void
@@ -442,6 +472,8 @@ s_finish_round (self_t *self)
         s_publish_changed (self);
     for (size_t index = 0; self->batch && index < batch_size (self->batch); index++)
         s_end_command (self, batch_command (self->batch, index));
+    self->expected = self->batch ? batch_size (self->batch) : 0;
+    self->gather_ms = zclock_mono () + GATHER_MS;
     batch_destroy (&self->batch);
     self->reading = false;
     if (!self->draining)
@@ -453,13 +485,21 @@ s_finish_round (self_t *self)
     s_start_round (self);
 }
 
-//  Sends what is left of the batch, and with the last of it the read.
+//  Sends what is left of the batch, with the read if it is the last of it.
 
 static void
 s_send_round (self_t *self)
 {
+    self->counted = false;
     self->state = self->batch ? batch_send (self->batch, self->postgres) : BATCH_DONE;
-    if (self->state == BATCH_DONE || batch_sent_all (self->batch))
+    bool last = self->state == BATCH_DONE || batch_sent_all (self->batch);
+    if (last)
+        s_want_pages (self);
+    bool inside = last && self->state == BATCH_UNDERWAY && pages_wanted (self->pages) &&
+                  pages_are_near (self->pages);
+    if (self->state == BATCH_UNDERWAY)
+        batch_sync (self->batch, self->postgres, inside ? s_send_pages (self) : 0);
+    if (last && !inside)
         s_send_read (self);
     postgres_flush (self->postgres);
     if (self->state == BATCH_DONE && !self->reading)
@@ -518,12 +558,26 @@ s_pause_commands (self_t *self, bool paused)
         zloop_reader (self->loop, self->commands, s_handle_commands, self);
 }
 
+//  Whether more commands are about to come than wait now, so that a round had better wait for them.
+
+static bool
+s_gathers (self_t *self)
+{
+    size_t waiting = zlistx_size (self->waiting);
+    if (self->expected < GATHER_LEAST || 4 * waiting >= 3 * self->expected ||
+        zclock_mono () > self->gather_ms)
+        return false;
+    if (self->gather_timer < 0)
+        self->gather_timer = zloop_timer (self->loop, GATHER_MS, 1, s_handle_timer, self);
+    return true;
+}
+
 //  Starts a round when there is a reason for one and none is under way.
 
 static void
 s_start_round (self_t *self)
 {
-    if (!s_round_under_way (self) && postgres_is_up (self->postgres)) {
+    if (!s_round_under_way (self) && postgres_is_up (self->postgres) && !s_gathers (self)) {
         s_take_waiting (self);
         bool deep = self->deep_stale && zclock_mono () >= self->deep_ms;
         if (self->batch || ((self->stale || deep) && self->retry < 0)) {
@@ -653,53 +707,92 @@ s_count_batch (self_t *self)
         messages -= command->action == COMMAND_DELETE && command->deleted;
     }
     pages_count_more (self->pages, messages);
+    self->counted = true;
+}
+
+//  What is wanted has been read, or is not to be had.
+
+static void
+s_finish_read (self_t *self)
+{
+    pages_state_t state = pages_finish (self->pages);
+    self->reading = false;
+    if (state == PAGES_AGAIN) {
+        s_send_read (self);
+        postgres_flush (self->postgres);
+        return;
+    }
+    if (state == PAGES_FAILED)
+        s_handle_read_failure (self);
+    else
+        self->unreadable = false;
+    s_finish_round (self);
+}
+
+//  The batch's transaction is void: so is what was read in it or behind it.
+
+static void
+s_send_again (self_t *self)
+{
+    if (batch_locked_id (self->batch) > 0)
+        s_lock_out (self, batch_locked_id (self->batch));
+    pages_break (self->pages);
+    self->stale = true;
+    s_send_round (self);
+}
+
+//  The batch is done; what it has read is there, or comes, or is to be sent yet.
+
+static void
+s_finish_batch (self_t *self, bool read)
+{
+    if (!self->counted)
+        s_count_batch (self);
+    if (self->reading)
+        return;
+    if (read)
+        s_finish_read (self);
+    else { //  It was sent singly
+        s_want_pages (self);
+        s_send_read (self);
+        postgres_flush (self->postgres);
+        if (!self->reading)
+            s_finish_round (self);
+    }
 }
 
 static void
 s_take_batch_result (self_t *self, PGresult *result)
 {
+    bool read = batch_expects_read (self->batch);
     self->state = batch_take (self->batch, result);
-    PQclear (result);
-    if (self->state == BATCH_AGAIN && batch_locked_id (self->batch) > 0)
-        s_lock_out (self, batch_locked_id (self->batch));
-    if (self->state == BATCH_DONE)
-        s_count_batch (self);
-    if (self->state == BATCH_UNDERWAY || self->reading)
-        return;
-    if (self->state == BATCH_AGAIN) {
-        s_send_round (self);
-        return;
+    if (read) {
+        if (!self->counted)
+            s_count_batch (self);
+        pages_take (self->pages, self->site, result);
     }
-    s_send_read (self); //  Behind the last of those that were sent singly
-    postgres_flush (self->postgres);
-    if (!self->reading)
-        s_finish_round (self);
+    else
+        PQclear (result);
+    if (self->state == BATCH_AGAIN && !self->reading)
+        s_send_again (self);
+    else if (self->state == BATCH_DONE)
+        s_finish_batch (self, self->counted);
 }
 
 static void
 s_take_read_result (self_t *self, PGresult *result)
 {
-    pages_state_t state = pages_take (self->pages, self->site, result);
-    if (state == PAGES_UNDERWAY)
+    if (PQresultStatus (result) != PGRES_PIPELINE_SYNC) {
+        pages_take (self->pages, self->site, result);
         return;
-    self->reading = false;
-    if (self->state == BATCH_AGAIN) { //  What was read is as old as the transaction that is void
-        pages_break (self->pages);
-        self->stale = true;
-        s_send_round (self);
     }
-    else if (state == PAGES_AGAIN) {
-        self->reading = true;
-        pages_send (self->pages, self->postgres, site_settings (self->site)->board_page_size);
-        postgres_flush (self->postgres);
+    PQclear (result);
+    if (self->state == BATCH_AGAIN) {
+        self->reading = false;
+        s_send_again (self);
     }
-    else {
-        if (state == PAGES_FAILED)
-            s_handle_read_failure (self);
-        else
-            self->unreadable = false;
-        s_finish_round (self);
-    }
+    else
+        s_finish_read (self);
 }
 
 static void
@@ -978,7 +1071,7 @@ s_self_new (zsock_t *pipe, const arguments_t *arguments)
     self->site = arguments->site;
     self->url = strdup (arguments->url);
     self->statements = s_statements_new ();
-    self->deadline = self->retry = self->deep_timer = -1;
+    self->deadline = self->retry = self->deep_timer = self->gather_timer = -1;
     self->stale = true;
     self->state = BATCH_DONE;
     self->viewers = viewers_new ();

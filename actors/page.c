@@ -8,15 +8,20 @@
 #include "actors/scratch.h"
 #include "actors/swap.h"
 
-enum { COLUMN_PAGE, COLUMN_ID, COLUMN_AUTHOR, COLUMN_TEXT, COLUMN_ISO, COLUMN_HUMAN };
+enum { COLUMN_PAGE, COLUMN_ID, COLUMN_AUTHOR, COLUMN_TEXT, COLUMN_CREATED_AT };
+
+//  created_at travels as seconds since 1970 with a fraction, for us to format: to_char () would take
+//  PostgreSQL longer than all the rest of the query
+#define EPOCH "extract(epoch FROM created_at)"
 
 const char page_query[] =
-    "SELECT page, id, author, text,"
-    " to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'),"
-    " to_char(created_at AT TIME ZONE 'UTC', 'FMDD Mon YYYY, HH24:MI \"UTC\"')"
+    "SELECT page, id, author, text, " EPOCH
     " FROM unnest($1::bigint[]) AS page, LATERAL (SELECT id, author, text, created_at"
     " FROM messages ORDER BY created_at DESC, id DESC LIMIT $2 OFFSET (page - 1) * $2) AS shown"
     " ORDER BY page DESC, created_at DESC, id DESC";
+
+const char page_first_query[] = "SELECT 1, id, author, text, " EPOCH
+                                " FROM messages ORDER BY created_at DESC, id DESC LIMIT $1::bigint";
 
 int64_t
 page_row_number (const PGresult *result, int row)
@@ -24,14 +29,38 @@ page_row_number (const PGresult *result, int row)
     return strtoll (PQgetvalue (result, row, COLUMN_PAGE), NULL, 10);
 }
 
+//  Formats a time for machines (ISO 8601) and for people; the time is as EPOCH gives it. PostgreSQL
+//  has times that no calendar has, such as infinity: they are shown as they are.
+
+static void
+s_format_time (const char *epoch, char iso[64], char human[64])
+{
+    char *fraction;
+    time_t seconds = (time_t) strtoll (epoch, &fraction, 10);
+    struct tm utc;
+    if (*fraction != '.' || *epoch == '-' || !gmtime_r (&seconds, &utc)) {
+        snprintf (iso, 64, "%s", epoch);
+        snprintf (human, 64, "%s", epoch);
+        return;
+    }
+    size_t length = strftime (iso, 64, "%Y-%m-%dT%H:%M:%S", &utc);
+    snprintf (iso + length, 64 - length, "%.7sZ", fraction);
+    static const char *const months[] = {"Jan", "Feb", "Mar", "Apr", "May", "Jun",
+                                         "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"};
+    snprintf (human, 64, "%d %s %d, %02d:%02d UTC", utc.tm_mday, months[utc.tm_mon],
+              utc.tm_year + 1900, utc.tm_hour, utc.tm_min);
+}
+
 static json_t *
 s_message (const PGresult *result, int row)
 {
+    char iso[64];
+    char human[64];
+    s_format_time (PQgetvalue (result, row, COLUMN_CREATED_AT), iso, human);
     return json_pack ("{s:s, s:s, s:s, s:s, s:s}", "id", PQgetvalue (result, row, COLUMN_ID),
                       "author", PQgetvalue (result, row, COLUMN_AUTHOR), "text",
-                      PQgetvalue (result, row, COLUMN_TEXT), "created_at",
-                      PQgetvalue (result, row, COLUMN_ISO), "created_at_text",
-                      PQgetvalue (result, row, COLUMN_HUMAN));
+                      PQgetvalue (result, row, COLUMN_TEXT), "created_at", iso, "created_at_text",
+                      human);
 }
 
 //  {"page": N}, or false where there is no such page
@@ -113,12 +142,12 @@ static PGresult *
 s_result_new (const char *rows[][4], int count)
 {
     PGresult *result = PQmakeEmptyPGresult (NULL, PGRES_TUPLES_OK);
-    PGresAttDesc columns[6] = {{.name = "page"}, {.name = "id"},  {.name = "author"},
-                               {.name = "text"}, {.name = "iso"}, {.name = "human"}};
-    PQsetResultAttrs (result, 6, columns);
+    PGresAttDesc columns[5] = {
+        {.name = "page"}, {.name = "id"}, {.name = "author"}, {.name = "text"}, {.name = "time"}};
+    PQsetResultAttrs (result, 5, columns);
     for (int row = 0; row < count; row++)
-        for (int column = 0; column < 6; column++) {
-            const char *value = column < 4 ? rows[row][column] : "2026-11-25T14:03:12.000000Z";
+        for (int column = 0; column < 5; column++) {
+            const char *value = column < 4 ? rows[row][column] : "1795615392.000125";
             PQsetvalue (result, row, column, (char *) value, (int) strlen (value));
         }
     return result;
@@ -135,6 +164,8 @@ s_test_pages (const site_t *site)
     page_t *last = page_new (site, 2, 2, result, &row);
     assert (last && row == 1 && last->number == 2 && last->pages == 2);
     assert (strstr (last->html, "&lt;b&gt;first&lt;/b&gt;"));
+    assert (strstr (last->html, "2026-11-25T14:03:12.000125Z"));
+    assert (strstr (last->html, "25 Nov 2026, 14:03 UTC"));
     assert (strstr (last->html, "messages__previous-page"));
     assert (!strstr (last->html, "messages__next-page"));
 

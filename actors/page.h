@@ -27,6 +27,10 @@ typedef struct {
 //  rows are the messages of each page wanted, the last page first; a page past the end has none.
 extern const char page_query[];
 
+//  The same for page 1 alone, by far the most frequent case: $1 the messages on a page. PostgreSQL
+//  needs 8 µs for it behind an insert, and 27 µs for the general one.
+extern const char page_first_query[];
+
 //  The page that a row of the result belongs to.
 int64_t page_row_number (const PGresult *result, int row);
 

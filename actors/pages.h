@@ -3,8 +3,8 @@
 //  thread     the database actor's
 //  count      the number of messages is counted once, and then follows what is written; only after
 //             somebody else wrote it is counted again
-//  reading    pages_want () some, pages_send (), then pages_take () each result. What was read may
-//             show that others are needed (a page that vanished): then it has to be sent again
+//  reading    pages_want () some, pages_send (), pages_take () each result, pages_finish (). What was
+//             read may show that others are needed (a page that vanished): then send again
 
 #ifndef PAGES_H_INCLUDED
 #define PAGES_H_INCLUDED
@@ -18,10 +18,9 @@
 typedef struct pages pages_t;
 
 typedef enum {
-    PAGES_UNDERWAY, //  More results are to come
-    PAGES_DONE,     //  All that were wanted are in memory
-    PAGES_AGAIN,    //  Some have to be read yet: pages_send ()
-    PAGES_FAILED    //  PostgreSQL says no: pages_error ()
+    PAGES_DONE,  //  All that were wanted are in memory
+    PAGES_AGAIN, //  Some have to be read yet: pages_send ()
+    PAGES_FAILED //  PostgreSQL says no: pages_error ()
 } pages_state_t;
 
 //  The statements that pages use, for postgres_new ().
@@ -54,14 +53,21 @@ void pages_want (pages_t *self, int64_t number);
 //  Whether any is wanted.
 bool pages_wanted (const pages_t *self);
 
-//  Queues the read of what is wanted, with a Sync.
-void pages_send (pages_t *self, postgres_t *postgres, int64_t page_size);
+//  Queues the read of what is wanted. Returns how many results will come, before the Sync's.
+int pages_send (pages_t *self, postgres_t *postgres, int64_t page_size);
 
-//  Takes the next result of what was sent, and the result itself.
-pages_state_t pages_take (pages_t *self, const site_t *site, PGresult *result);
+//  Takes the next of these, and the result itself.
+void pages_take (pages_t *self, const site_t *site, PGresult *result);
 
-//  What was sent will not be answered, or is not worth taking: it is wanted as before.
+//  The Sync's result has come, without an error before it.
+pages_state_t pages_finish (pages_t *self);
+
+//  What was read is void, or will not come: nothing is wanted any more, and how many messages there
+//  are is not known.
 void pages_break (pages_t *self);
+
+//  Whether everything wanted is near the newest message, so that reading it is cheap.
+bool pages_are_near (const pages_t *self);
 
 //  Once all is done: the pages that differ from what they were, the last page first, one a call;
 //  then NULL.
