@@ -456,15 +456,6 @@ s_runner_send (void *arg)
     postgres_flush (self->postgres);
 }
 
-static int
-s_end_loop (zloop_t *loop, int timer, void *arg)
-{
-    (void) loop;
-    (void) timer;
-    (void) arg;
-    return -1;
-}
-
 static void
 s_runner_result (void *arg, PGresult *result)
 {
@@ -474,7 +465,7 @@ s_runner_result (void *arg, PGresult *result)
     if (state == BATCH_AGAIN)
         s_runner_send (self);
     else if (state == BATCH_DONE)
-        zloop_timer (self->loop, 0, 1, s_end_loop, NULL);
+        zloop_timer (self->loop, 0, 1, scratch_end_loop, NULL);
 }
 
 static void

@@ -9,6 +9,7 @@
 #include "actors/database.h"
 #include "actors/private_postgres.h"
 #include "config/log.h"
+#include "config/signals.h"
 #include "config/site.h"
 #include "http/server.h"
 
@@ -272,17 +273,6 @@ s_start (board_t *self, char **error_p)
 //  ------------------------------------------------------------------------
 //  Serving and ending
 
-static sigset_t
-s_signals (void)
-{
-    sigset_t signals;
-    sigemptyset (&signals);
-    sigaddset (&signals, SIGTERM);
-    sigaddset (&signals, SIGINT);
-    sigaddset (&signals, SIGHUP);
-    return signals;
-}
-
 //  Serves until SIGTERM or SIGINT comes.
 
 static void
@@ -291,11 +281,9 @@ s_serve (board_t *self)
     printf ("breadboard " BREADBOARD_VERSION " ready on http://%s/\n",
             server_address (self->server));
     fflush (stdout);
-    sigset_t signals = s_signals ();
-    const struct timespec second = {.tv_sec = 1};
     int received;
     do {
-        received = sigtimedwait (&signals, NULL, &second);
+        received = signals_wait ();
         if (received == SIGHUP)
             s_reload (self);
         if (self->postgres)
@@ -337,9 +325,7 @@ s_run (board_t *self)
         s_drain (self);
         return 0;
     }
-    sigset_t pending;
-    sigpending (&pending);
-    if (sigismember (&pending, SIGTERM) || sigismember (&pending, SIGINT)) {
+    if (signals_end_pending ()) {
         zstr_free (&error);
         return 0; //  It was told to end while it started
     }
@@ -349,9 +335,7 @@ s_run (board_t *self)
 int
 main (int argc, char *argv[])
 {
-    sigset_t signals = s_signals ();
-    sigprocmask (SIG_BLOCK, &signals, NULL); //  For all threads to come
-    signal (SIGPIPE, SIG_IGN);
+    signals_block (); //  For all threads to come
     zsys_handler_set (NULL);
 
     board_t self = {.overrides = zlistx_new ()};

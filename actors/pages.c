@@ -190,10 +190,11 @@ s_literal (const numbers_t *numbers)
     return literal;
 }
 
-int
-pages_send (pages_t *self, postgres_t *postgres, int64_t page_size)
+//  Decides what to ask for.
+
+static void
+s_prepare (pages_t *self)
 {
-    self->page_size = page_size;
     self->attempts++;
     self->unfit = false;
     *self->error = 0;
@@ -202,6 +203,13 @@ pages_send (pages_t *self, postgres_t *postgres, int64_t page_size)
         s_numbers_add (&self->asked, s_clamp (self, self->wanted.numbers[index]));
     s_numbers_sort (&self->asked);
     self->counting = self->messages < 0;
+}
+
+int
+pages_send (pages_t *self, postgres_t *postgres, int64_t page_size)
+{
+    self->page_size = page_size;
+    s_prepare (self);
     if (self->counting)
         postgres_query (postgres, "count", 0, NULL);
     char size[24];
@@ -382,30 +390,16 @@ s_take_all (pages_t *self, const site_t *site, const char *count, const char *co
     return pages_finish (self);
 }
 
-//  As pages_send () does, without a server.
-
-static void
-s_ask (pages_t *self)
-{
-    self->attempts++;
-    self->unfit = false;
-    self->asked.size = 0;
-    for (size_t index = 0; index < self->wanted.size; index++)
-        s_numbers_add (&self->asked, s_clamp (self, self->wanted.numbers[index]));
-    s_numbers_sort (&self->asked);
-    self->counting = self->messages < 0;
-}
-
 static void
 s_test_reading (pages_t *self, const site_t *site)
 {
     assert (pages_count (self) == 0 && !pages_find (self, 1));
     pages_want (self, 1);
     pages_want (self, 9);
-    s_ask (self);
+    s_prepare (self);
     pages_state_t state = s_take_all (self, site, "3", (const char *const[]){"1", NULL});
     assert (state == PAGES_AGAIN && pages_count (self) == 3); //  Page 9 is page 3
-    s_ask (self);
+    s_prepare (self);
     state = s_take_all (self, site, NULL, (const char *const[]){"3", "1", NULL});
     assert (state == PAGES_DONE && !pages_wanted (self));
     assert (pages_find (self, 9)->number == 3 && pages_find (self, 1)->pages == 3);
@@ -424,13 +418,13 @@ s_test_unfit (pages_t *self, const site_t *site)
     pages_outdate (self);
     assert (!pages_find (self, 1) && pages_last_known (self, 1));
     pages_want (self, 3);
-    s_ask (self);
+    s_prepare (self);
     pages_state_t state = s_take_all (self, site, NULL, (const char *const[]){NULL});
     assert (state == PAGES_AGAIN && pages_count (self) == 0);
-    s_ask (self);
+    s_prepare (self);
     state = s_take_all (self, site, "1", (const char *const[]){NULL});
     assert (state == PAGES_AGAIN && pages_count (self) == 1);
-    s_ask (self);
+    s_prepare (self);
     state = s_take_all (self, site, NULL, (const char *const[]){"1", NULL});
     assert (state == PAGES_DONE && pages_next_changed (self)->pages == 1);
     assert (!pages_next_changed (self));
@@ -442,20 +436,20 @@ s_test_empty (pages_t *self, const site_t *site)
     pages_outdate (self);
     pages_count_more (self, -1);
     pages_want (self, 1);
-    s_ask (self);
+    s_prepare (self);
     pages_state_t state = s_take_all (self, site, NULL, (const char *const[]){NULL});
     assert (state == PAGES_DONE && pages_count (self) == 1);
     assert (!strstr (pages_find (self, 1)->html, "<article"));
 
     pages_outdate (self);
     pages_want (self, 1);
-    s_ask (self);
+    s_prepare (self);
     assert (pages_are_near (self));
     snprintf (self->error, sizeof (self->error), "no such table"); //  As a failing result sets it
     state = pages_finish (self);
     assert (state == PAGES_FAILED && streq (pages_error (self), "no such table"));
     pages_want (self, 1);
-    s_ask (self);
+    s_prepare (self);
     pages_take (self, site, s_rows_result ((const char *const[]){"1", NULL}));
     pages_break (self); //  The transaction was void: what was read never was
     assert (!strstr (pages_last_known (self, 1)->html, "<article"));

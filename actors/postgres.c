@@ -426,15 +426,6 @@ s_witness_down (void *arg, const char *reason)
     self->downs++;
 }
 
-static int
-s_end_loop (zloop_t *loop, int timer, void *arg)
-{
-    (void) loop;
-    (void) timer;
-    (void) arg;
-    return -1;
-}
-
 static void
 s_witness_result (void *arg, PGresult *result)
 {
@@ -443,7 +434,7 @@ s_witness_result (void *arg, PGresult *result)
         snprintf (self->value, sizeof (self->value), "%s", PQgetvalue (result, 0, 0));
     else if (PQresultStatus (result) == PGRES_PIPELINE_SYNC) {
         self->syncs++;
-        zloop_timer (self->loop, 200, 1, s_end_loop, NULL);
+        zloop_timer (self->loop, 200, 1, scratch_end_loop, NULL);
     }
     PQclear (result);
 }
@@ -477,7 +468,7 @@ s_test_reconnect (const scratch_t *scratch)
     assert (witness.downs == 1 && witness.ups == 2 && streq (witness.value, "bread"));
 
     scratch_run (scratch, "NOTIFY " SCHEMA_CHANNEL ", 'crumbs'");
-    zloop_timer (witness.loop, 200, 1, s_end_loop, NULL);
+    zloop_timer (witness.loop, 200, 1, scratch_end_loop, NULL);
     zloop_start (witness.loop);
     assert (streq (witness.payload, "crumbs"));
     postgres_destroy (&witness.postgres);

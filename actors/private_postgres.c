@@ -11,6 +11,7 @@
 #include "actors/private_postgres.h"
 #include "actors/cluster.h"
 #include "config/log.h"
+#include "config/signals.h"
 
 #include <libpq-fe.h>
 #include <signal.h>
@@ -194,17 +195,6 @@ s_stop_server (private_postgres_t *self)
 //  ------------------------------------------------------------------------
 //  Until it answers
 
-//  Main blocks signals and reads them once it serves, so here we can only look.
-
-static bool
-s_is_interrupted (void)
-{
-    sigset_t pending;
-    sigemptyset (&pending);
-    sigpending (&pending);
-    return sigismember (&pending, SIGINT) == 1 || sigismember (&pending, SIGTERM) == 1;
-}
-
 static PGPing
 s_ping (const private_postgres_t *self)
 {
@@ -233,7 +223,7 @@ s_await_answer (private_postgres_t *self)
             heard = now;
         if (now - heard > SILENCE_MS)
             return "it does not answer";
-        if (s_is_interrupted ())
+        if (signals_end_pending ())
             return "asked to stop meanwhile";
         if (now - reminded >= REMIND_MS) {
             reminded = now;

@@ -9,6 +9,7 @@
 #include "actors/schema.h"
 #include "actors/scratch.h"
 #include "config/log.h"
+#include "config/signals.h"
 
 //  Any number will do, as long as nobody else uses it: "bread" in ASCII
 #define LOCK_KEY "422995780964"
@@ -69,17 +70,6 @@ static const char *const s_steps[] = {s_step_1};
 
 #define SCHEMA_VERSION ((int) (sizeof (s_steps) / sizeof (s_steps[0])))
 
-//  Main blocks signals and reads them once it serves, so here we can only look.
-
-static bool
-s_is_interrupted (void)
-{
-    sigset_t pending;
-    sigemptyset (&pending);
-    sigpending (&pending);
-    return sigismember (&pending, SIGINT) == 1 || sigismember (&pending, SIGTERM) == 1;
-}
-
 static void
 s_cancel (PGconn *connection)
 {
@@ -101,7 +91,7 @@ s_execute (PGconn *connection, const char *sql)
     while (PQconsumeInput (connection) == 1 && PQisBusy (connection)) {
         zmq_pollitem_t item = {.fd = PQsocket (connection), .events = ZMQ_POLLIN};
         zmq_poll (&item, 1, LOOK_MS);
-        if (!cancelled && s_is_interrupted ()) {
+        if (!cancelled && signals_end_pending ()) {
             s_cancel (connection);
             cancelled = true;
         }

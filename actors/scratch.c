@@ -66,6 +66,15 @@ scratch_run (const scratch_t *self, const char *sql)
     zstr_free (&value);
 }
 
+int
+scratch_end_loop (zloop_t *loop, int timer, void *arg)
+{
+    (void) loop;
+    (void) timer;
+    (void) arg;
+    return -1;
+}
+
 site_t *
 scratch_site (void)
 {

@@ -26,6 +26,9 @@ char *scratch_sql (const scratch_t *self, const char *sql);
 //  The same, for what gives no value worth looking at.
 void scratch_run (const scratch_t *self, const char *sql);
 
+//  A timer's handler that ends its loop.
+int scratch_end_loop (zloop_t *loop, int timer, void *arg);
+
 //  A site with the settings' defaults and the templates in the binary; caller owns it.
 site_t *scratch_site (void);
 

@@ -4,6 +4,7 @@
 #include "config/site.h"
 
 #include "config/embedded.h"
+#include "config/folder.h"
 
 #include <stdatomic.h>
 
@@ -37,16 +38,12 @@ s_add_embedded (site_t *self, char **error_p)
 }
 
 static int
-s_add_file (site_t *self, zfile_t *file, const char *name, char **error_p)
+s_add_file (void *arg, const char *name, const char *path, zchunk_t **data_p, char **error_p)
 {
-    const char *path = zfile_filename (file, NULL);
-    zchunk_t *chunk = zchunk_slurp (path, 0);
-    if (!chunk) {
-        *error_p = zsys_sprintf ("%s cannot be read: %s", path, strerror (errno));
-        return -1;
-    }
-    int rc = s_add_template (self, name, zchunk_data (chunk), zchunk_size (chunk), error_p);
-    zchunk_destroy (&chunk);
+    (void) path;
+    int rc = s_add_template ((site_t *) arg, name, zchunk_data (*data_p), zchunk_size (*data_p),
+                             error_p);
+    zchunk_destroy (data_p);
     return rc;
 }
 
@@ -58,32 +55,13 @@ s_is_template_name (const char *name)
 }
 
 static int
-s_add_folder (site_t *self, const char *path, char **error_p)
-{
-    zdir_t *folder = zsys_file_mode (path) != -1 ? zdir_new (path, "-") : NULL;
-    if (!folder) {
-        *error_p = zsys_sprintf ("http.templates: folder %s cannot be read", path);
-        return -1;
-    }
-    int rc = 0;
-    zlist_t *files = zdir_list (folder);
-    for (zfile_t *file = zlist_first (files); file && rc == 0; file = zlist_next (files)) {
-        const char *name = zfile_filename (file, path);
-        if (s_is_template_name (name))
-            rc = s_add_file (self, file, name, error_p);
-    }
-    zlist_destroy (&files);
-    zdir_destroy (&folder);
-    return rc;
-}
-
-static int
 s_load_templates (site_t *self, char **error_p)
 {
     const char *folder = self->settings->http_templates;
     self->templates = mustache_new ();
     if (s_add_embedded (self, error_p) != 0 ||
-        (*folder && s_add_folder (self, folder, error_p) != 0))
+        (*folder && folder_read (folder, "http.templates", s_is_template_name, s_add_file, self,
+                                 error_p) != 0))
         return -1;
     if (mustache_check (self->templates) == 0)
         return 0;

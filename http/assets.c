@@ -4,6 +4,7 @@
 #include "http/assets.h"
 
 #include "config/embedded.h"
+#include "config/folder.h"
 
 #include <ctype.h>
 
@@ -95,14 +96,12 @@ s_add_embedded (assets_t *self)
 }
 
 static int
-s_add_file (assets_t *self, zfile_t *file, const char *name, char **error_p)
+s_add_file (void *arg, const char *name, const char *path, zchunk_t **data_p, char **error_p)
 {
-    const char *path = zfile_filename (file, NULL);
-    zchunk_t *data = zchunk_slurp (path, 0);
-    if (!data) {
-        *error_p = zsys_sprintf ("%s cannot be read: %s", path, strerror (errno));
-        return -1;
-    }
+    (void) error_p;
+    assets_t *self = (assets_t *) arg;
+    zchunk_t *data = *data_p;
+    *data_p = NULL;
     entry_t *entry = (entry_t *) zmalloc (sizeof (entry_t));
     entry->data = data;
     entry->asset.data = zchunk_data (data);
@@ -128,26 +127,6 @@ s_is_asset_name (const char *name)
                size;
 }
 
-static int
-s_add_folder (assets_t *self, const char *path, char **error_p)
-{
-    zdir_t *folder = zsys_file_mode (path) != -1 ? zdir_new (path, "-") : NULL;
-    if (!folder) {
-        *error_p = zsys_sprintf ("http.static: folder %s cannot be read", path);
-        return -1;
-    }
-    int rc = 0;
-    zlist_t *files = zdir_list (folder);
-    for (zfile_t *file = zlist_first (files); file && rc == 0; file = zlist_next (files)) {
-        const char *name = zfile_filename (file, path);
-        if (s_is_asset_name (name))
-            rc = s_add_file (self, file, name, error_p);
-    }
-    zlist_destroy (&files);
-    zdir_destroy (&folder);
-    return rc;
-}
-
 assets_t *
 assets_new (const char *folder, char **error_p)
 {
@@ -155,7 +134,8 @@ assets_new (const char *folder, char **error_p)
     self->entries = zhashx_new ();
     zhashx_set_destructor (self->entries, s_entry_destroy);
     s_add_embedded (self);
-    if (*folder && s_add_folder (self, folder, error_p) != 0)
+    if (*folder &&
+        folder_read (folder, "http.static", s_is_asset_name, s_add_file, self, error_p) != 0)
         assets_destroy (&self);
     return self;
 }

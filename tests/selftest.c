@@ -22,8 +22,10 @@
 #include "actors/swap.h"
 #include "actors/table.h"
 #include "actors/viewers.h"
+#include "config/folder.h"
 #include "config/log.h"
 #include "config/settings.h"
+#include "config/signals.h"
 #include "config/site.h"
 #include "http/assets.h"
 #include "http/form.h"
@@ -48,6 +50,8 @@ typedef struct {
 //  In the order in which they rest on each other
 static const class_t s_classes[] = {
     {"log", log_test},
+    {"signals", signals_test},
+    {"folder", folder_test},
     {"settings", settings_test},
     {"utf8", utf8_test},
     {"rate_limit", rate_limit_test},

@@ -1,0 +1,147 @@
+"""The subprotocol breadboard.1: each request with a ref gets exactly one reply that carries it."""
+
+import json
+import uuid
+
+import pytest
+
+
+def speaker(board):
+    client = board.client(subprotocols=["breadboard.1"])
+    assert client.socket.subprotocol == "breadboard.1"
+    return client
+
+
+def ask(client, ref, action, **data):
+    client.send_raw(json.dumps({"ref": ref, "action": action, "data": data}))
+
+
+def reply(client, ref):
+    """The reply to the ref, and the frames that came before it."""
+    before = []
+    while True:
+        frame = client.frame()
+        if frame.get("ref") == ref:
+            return frame, before
+        before.append(frame)
+
+
+def added(client, text="hello", **data):
+    """Adds a message; returns its id."""
+    ref = str(uuid.uuid4())
+    ask(client, ref, "add message", author="Ann", text=text, **data)
+    answer, _ = reply(client, ref)
+    assert answer["status"] == "ok", answer
+    return answer["id"]
+
+
+def test_ok_comes_behind_the_list_that_shows_the_write(board, database):
+    ann = speaker(board)
+    ask(ann, "r1", "add message", author="Ann", text="hello")
+    answer, before = reply(ann, "r1")
+    ((number,),) = database.sql("SELECT id FROM messages")
+    assert answer == {"ref": "r1", "status": "ok", "id": number}
+    assert [frame["selector"] for frame in before] == ["#messages__list"]
+    assert ">hello</p>" in before[0]["html"]
+    assert ann.frames() == []
+
+
+def test_update_and_delete_are_replied_to(board, database):
+    ann = speaker(board)
+    number = added(ann)
+    ask(ann, "u", "update message", id=number, author="Ann", text="changed")
+    answer, before = reply(ann, "u")
+    assert answer == {"ref": "u", "status": "ok", "id": number}
+    assert ">changed</p>" in before[-1]["html"]
+    ask(ann, "d", "delete message", id=number)
+    answer, _ = reply(ann, "d")
+    assert answer == {"ref": "d", "status": "ok", "id": number}
+    assert database.sql("SELECT count(*) FROM messages") == [(0,)]
+
+
+def test_the_reply_to_a_list_or_a_form_is_that_frame(board):
+    ann = speaker(board)
+    number = added(ann)
+    ask(ann, "l", "list messages", page=1)
+    frame = ann.frame()
+    assert (frame["ref"], frame["status"], frame["selector"]) == ("l", "ok", "#messages__list")
+    ask(ann, "e", "open edit page", id=number)
+    frame = ann.frame()
+    assert (frame["ref"], frame["status"]) == ("e", "ok")
+    assert frame["selector"] == f"#message--{number}" and "update-form" in frame["html"]
+    assert ann.frames() == []
+
+
+@pytest.mark.parametrize("action, data, code", [
+    ("add message", {"author": "", "text": "b"}, "invalid"),
+    ("add message", {"author": "a", "text": "b", "key": "1"}, "invalid"),
+    ("delete message", {"id": 999999}, "not-found"),
+    ("no such action", {}, "malformed"),
+    ("list messages", {"page": "x"}, "malformed"),
+])
+def test_an_error_is_replied_to_and_shown(board, action, data, code):
+    ann = speaker(board)
+    ask(ann, 'quoted "ref" \\ é', action, **data)
+    frame = ann.frame()
+    assert (frame["ref"], frame["status"]) == ('quoted "ref" \\ é', "error")
+    assert frame["error"]["code"] == code and frame["error"]["message"]
+    assert frame["selector"] == "#notices" and 'role="alert"' in frame["html"]
+    assert ann.frames() == []
+
+
+def test_a_ref_is_text_of_1_to_64_characters(board):
+    ann = speaker(board)
+    for ref in "", "x" * 65, 1, None, [], "a\0b":
+        ask(ann, ref, "list messages", page=1)
+        frame = ann.frame()
+        assert frame["error"]["code"] == "malformed" and "ref" not in frame
+    ask(ann, "é" * 64, "list messages", page=1)
+    assert ann.frame()["ref"] == "é" * 64
+
+
+def test_the_same_key_is_stored_once(board, database):
+    ann, bob = speaker(board), speaker(board)
+    key = str(uuid.uuid4())
+    number = added(ann, key=key)
+    bob.frames()
+    assert added(ann, key=key) == number
+    assert added(bob, key=key.upper()) == number
+    for _ in range(20):
+        ask(ann, "many", "add message", author="Ann", text="again", key=key)
+    assert {reply(ann, "many")[0]["id"] for _ in range(20)} == {number}
+    assert database.sql("SELECT id, text FROM messages") == [(number, "hello")]
+
+
+def test_a_key_is_known_to_each_board_of_the_database(start, database):
+    key = str(uuid.uuid4())
+    first = start()
+    number = added(speaker(first), key=key)
+    assert added(speaker(start()), key=key) == number
+    first.stop()
+    assert added(speaker(start()), key=key) == number
+
+
+def test_an_old_version_overwrites_nothing(board, database):
+    ann = speaker(board)
+    number = added(ann, "first")
+    ask(ann, "1", "update message", id=number, author="Ann", text="second", version=1)
+    assert reply(ann, "1")[0]["status"] == "ok"
+    ask(ann, "2", "update message", id=number, author="Bob", text="third", version=1)
+    frame, _ = reply(ann, "2")
+    assert frame["error"]["code"] == "conflict"
+    assert frame["selector"] == f"#message--{number}"
+    assert ">second<" in frame["html"] and "third</textarea>" in frame["html"]
+    assert 'name="version" value="2"' in frame["html"]
+    assert database.sql("SELECT author, text FROM messages") == [("Ann", "second")]
+    ask(ann, "3", "update message", id=number, author="Bob", text="third", version=2)
+    assert reply(ann, "3")[0]["status"] == "ok"
+
+
+def test_the_plain_protocol_has_no_replies(board):
+    plain = board.client()
+    ask(plain, "r", "add message", author="Ann", text="plain")
+    frame = plain.frame()
+    assert set(frame) == {"selector", "html"}
+    ask(plain, "r", "delete message", id=999999)
+    assert set(plain.frame()) == {"selector", "html"}
+    assert plain.frames() == []
