@@ -219,8 +219,8 @@ s_test_order (connection_t *self, int peer, parcel_t *page, parcel_t *newest)
     size_t taken = connection_flush (self, page); //  More than the kernel takes
     assert (taken > 0 && connection_behind (self) && !self->stale && page->references == 2);
     self->stale = true; //  Pages that it misses are made up for by the newest one
-    for (char fill = 'b'; fill < 'z'; fill++) {
-        int rc = s_queue_new (self, fill, 10); //  More than are gathered in one call
+    for (int fill = 'b'; fill < 'z'; fill++) {
+        int rc = s_queue_new (self, (char) fill, 10); //  More than are gathered in one call
         assert (rc == 0);
     }
     char runs[64] = "";

@@ -234,11 +234,14 @@ s_cut (self_t *self, connection_t *connection, int code, const char *reason)
     metrics_add (METRICS_CONNECTIONS_CUT, 1);
 }
 
-//  Owes the connection a private frame; takes it.
+//  Owes the connection a private frame; takes it. When many were gathered, the kernel may have room for
+//  them; only a client that does not read is too slow.
 
 static void
 s_owe (self_t *self, connection_t *connection, parcel_t *parcel)
 {
+    if (connection->queued == CONNECTION_QUEUE && !(connection->events & EPOLLOUT))
+        s_flush (self, connection);
     if (connection->closing_ms)
         parcel_destroy (&parcel);
     else if (connection_queue (connection, &parcel) != 0)

@@ -656,10 +656,8 @@ s_break_round (self_t *self)
     pages_break (self->pages);
     if (!self->batch)
         return;
-    if (self->state == BATCH_DONE)
-        s_abandon_batch (self); //  Committed, only not read
-    else if (!batch_writes (self->batch))
-        s_abandon_batch (self); //  Nothing can be in doubt
+    if (self->state == BATCH_DONE || !batch_writes (self->batch))
+        s_abandon_batch (self); //  Committed, only not read; or nothing can be in doubt
     else {
         if (self->state == BATCH_UNDERWAY)
             batch_doubt (self->batch);

@@ -76,7 +76,9 @@ s_frame (const char *const *pieces, size_t count)
 zframe_t *
 swap_new (const command_t *command, const char *selector, const char *html)
 {
-    bool replies = command && command->speaks_breadboard_1;
+    static const command_t none = {.code = COMMAND_OK};
+    command = command ? command : &none;
+    bool replies = command->speaks_breadboard_1;
     bool failed = replies && command->code != COMMAND_OK;
     bool busy = failed && command->code == COMMAND_BUSY;
     const char *ref = replies && command->ref ? command->ref : NULL;
