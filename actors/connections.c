@@ -38,7 +38,7 @@
 #define EVENTS_MAX      256   //  Taken in one turn
 #define PUBLISHED_MAX   64    //  Taken in one turn
 #define COMMANDS_BYTES  65536 //  Of commands gathered for one zmsg, and one command more
-#define PACE_MS         5
+#define PACE_MS         10
 #define SWEEP_MS        1000
 #define PING_EVERY_S    20
 #define UNFINISHED_MS   10000 //  A message that does not end in this time is cut
