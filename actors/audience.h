@@ -16,8 +16,9 @@ struct audience {
     size_t size;
     size_t capacity;
     uint32_t version;   //  Counts the newest frames
-    bool renewed;       //  In its thread's list of those owed a new page
-    int64_t flushed_ms; //  When they got one last
+    bool renewed;       //  In its thread's list: some are owed the newest page
+    bool walked;        //  All have got it but those who wait for an answer
+    int64_t renewed_ms; //  Since when some are owed one
 };
 
 audience_t *audience_new (int64_t page);

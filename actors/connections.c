@@ -9,9 +9,9 @@
 //  pages published meanwhile only the newer is sent. In the same way the commands that clients sent
 //  in one turn go to the database actor as one zmsg.
 //
-//  Many writes a second make as many pages; nobody sees more than some dozens. So an audience gets a
-//  new page at once after a rest, and then at most every PACE_MS; only who is owed a private frame
-//  gets the newest page with it, in any case.
+//  Who waits for an answer gets the newest page with it, in one call, and so is passed over when a
+//  page comes before the answer, for PATIENCE_MS at most. Where many write at once, pages come faster
+//  than answers, and this saves most of them.
 //
 //  Whatever ends a connection only dooms it. It is destroyed at the end of the turn, when no event at
 //  hand and no walk through an audience can still lead to it; and it leaves epoll before it is closed:
@@ -38,7 +38,7 @@
 #define EVENTS_MAX      256   //  Taken in one turn
 #define PUBLISHED_MAX   64    //  Taken in one turn
 #define COMMANDS_BYTES  65536 //  Of commands gathered for one zmsg, and one command more
-#define PACE_MS         10
+#define PATIENCE_MS     10
 #define SWEEP_MS        1000
 #define PING_EVERY_S    20
 #define UNFINISHED_MS   10000 //  A message that does not end in this time is cut
@@ -69,7 +69,7 @@ typedef struct {
     uint64_t last_id;    //  Of a connection
     int64_t now_ms;      //  Of this turn
     int64_t resume_ms;   //  When to look at the paused ones
-    int64_t pace_ms;     //  When an audience may get its next page; INT64_MAX: none is waiting
+    int64_t patient_ms;  //  When those passed over get their page in any case; INT64_MAX: none are
     int64_t sweep_ms;    //  When to sweep
     uint64_t sweeps;     //  So far
     int64_t pages;       //  How many the board has, as it was published last
@@ -266,14 +266,21 @@ static void
 s_renew (self_t *self, audience_t *audience, parcel_t *page)
 {
     audience_keep (audience, page);
-    if (!audience->renewed)
+    audience->walked = false;
+    if (!audience->renewed) {
         zlistx_add_end (self->renewed, audience);
+        audience->renewed_ms = self->now_ms;
+    }
     audience->renewed = true;
 }
 
-static void
-s_flush_audience (self_t *self, audience_t *audience)
+//  Sends an audience its newest page; patient: but to those who wait for an answer. Returns whether
+//  some were passed over.
+
+static bool
+s_flush_audience (self_t *self, audience_t *audience, bool patient)
 {
+    bool passed_over = false;
     for (size_t index = 0; index < audience->size; index++) {
         connection_t *connection = audience->connections[index];
         if (connection->events & EPOLLOUT) {
@@ -281,27 +288,30 @@ s_flush_audience (self_t *self, audience_t *audience)
                 metrics_add (METRICS_CONNECTIONS_STALE, 1);
             connection->stale = true; //  It is behind, and gets this page or a newer one
         }
+        else if (connection->seen != audience->version && patient && connection->asked > 0)
+            passed_over = true;
         else if (connection->seen != audience->version)
             s_flush (self, connection);
     }
-    audience->renewed = false;
-    audience->flushed_ms = self->now_ms;
+    audience->walked = true;
+    return passed_over;
 }
 
-//  Sends new pages to the audiences whose time has come.
+//  Sends new pages to the audiences that have one.
 
 static void
 s_flush_audiences (self_t *self)
 {
-    self->pace_ms = INT64_MAX;
+    self->patient_ms = INT64_MAX;
     for (size_t count = zlistx_size (self->renewed); count > 0; count--) {
         audience_t *audience = (audience_t *) zlistx_detach (self->renewed, NULL);
-        int64_t due_ms = audience->flushed_ms + PACE_MS;
-        if (self->now_ms >= due_ms)
-            s_flush_audience (self, audience);
-        else {
+        int64_t due_ms = audience->renewed_ms + PATIENCE_MS;
+        bool patient = self->now_ms < due_ms;
+        bool rests = audience->walked && patient;
+        audience->renewed = rests || s_flush_audience (self, audience, patient);
+        if (audience->renewed) {
             zlistx_add_end (self->renewed, audience);
-            self->pace_ms = self->pace_ms < due_ms ? self->pace_ms : due_ms;
+            self->patient_ms = self->patient_ms < due_ms ? self->patient_ms : due_ms;
         }
     }
 }
@@ -344,6 +354,8 @@ s_answer_busy (self_t *self)
                                           site_settings (self->site));
         command->speaks_breadboard_1 = head.speaks_breadboard_1;
         command_fail (command, COMMAND_BUSY, "The board is very busy; try again in a second.");
+        if (connection && connection->asked > 0)
+            connection->asked--;
         if (connection)
             s_owe_frame (self, connection, swap_new_notice (self->site, command));
         command_destroy (&command);
@@ -374,6 +386,8 @@ s_gather (self_t *self, connection_t *connection, const reassembly_event_t *even
     zchunk_extend (self->gathered, &head, sizeof (head));
     zchunk_extend (self->gathered, event->payload, event->size);
     connection->known = true;
+    if (connection->speaks_breadboard_1 && connection->asked < UINT16_MAX)
+        connection->asked++;
     if (zchunk_size (self->gathered) >= COMMANDS_BYTES)
         s_forward (self);
 }
@@ -525,6 +539,8 @@ s_take_answer (self_t *self, const database_answer_t *head, parcel_t *parcel)
         parcel_destroy (&parcel);
         return;
     }
+    if (connection->asked > 0)
+        connection->asked--;
     if (head->page > 0) { //  The frame shows it, so it has been seen
         s_move (self, connection, s_audience (self, head->page));
         connection->seen = connection->audience->version;
@@ -794,7 +810,7 @@ s_self_new (zsock_t *pipe, const arguments_t *arguments)
     self->site = arguments->site;
     self->now_ms = zclock_mono ();
     self->resume_ms = INT64_MAX;
-    self->pace_ms = INT64_MAX;
+    self->patient_ms = INT64_MAX;
     self->buffer = (byte *) zmalloc (BUFFER_BYTES);
     self->table = table_new (NULL);
     self->audiences = table_new (s_free_audience);
@@ -850,8 +866,8 @@ s_timeout_ms (const self_t *self)
     if (zlistx_size (self->doomed) > 0)
         return 10; //  The database actor's queue is full; it is tried again soon
     int64_t until_ms = self->sweep_ms < self->resume_ms ? self->sweep_ms : self->resume_ms;
-    if (self->pace_ms < until_ms)
-        until_ms = self->pace_ms;
+    if (self->patient_ms < until_ms)
+        until_ms = self->patient_ms;
     if (self->drained_ms && self->drained_ms < until_ms)
         until_ms = self->drained_ms;
     return until_ms > self->now_ms ? (int) (until_ms - self->now_ms) : 0;
