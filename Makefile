@@ -33,8 +33,10 @@ all: breadboard breadboard_selftest
 #  The two programs lie at the top for the ordinary build, and beside the objects for any other
 ifeq ($(BUILD),build)
 OUT =
+RUN = ./
 else
 OUT = $(BUILD)/
+RUN = $(BUILD)/
 .PHONY: breadboard breadboard_selftest
 breadboard: $(OUT)breadboard
 breadboard_selftest: $(OUT)breadboard_selftest
@@ -65,11 +67,11 @@ $(BUILD)/embedded.o: $(BUILD)/embedded.c config/embedded.h
 
 .PHONY: check
 check: lint all
-	./breadboard_selftest
+	$(RUN)breadboard_selftest
 
 #  check-page runs the test of the class page, verbosely
 check-%: breadboard_selftest
-	$(OUT)breadboard_selftest --verbose --test $*
+	$(RUN)breadboard_selftest --verbose --test $*
 
 .PHONY: format
 format:
@@ -88,8 +90,11 @@ lint: $(BUILD)/embedded.c
 .PHONY: memcheck
 memcheck: all
 	@scripts/need valgrind
-	valgrind --quiet --error-exitcode=1 --leak-check=full --suppressions=tests/valgrind.supp \
-	    $(OUT)breadboard_selftest
+	for class in $$($(RUN)breadboard_selftest --list); do \
+	    valgrind --quiet --error-exitcode=1 --leak-check=full \
+	        --suppressions=tests/valgrind.supp \
+	        $(RUN)breadboard_selftest --test $$class || exit 1; \
+	done
 
 #  Seconds for each fuzz target; what it finds is left in build/fuzz
 FUZZ_SECONDS = 60
