@@ -253,7 +253,8 @@ s_test_run (const programs_t *self)
     char *missing[] = {"/nonexistent/postgres", NULL};
     assert (!programs_run (self, missing, -1));
 
-    //  Whatever the board has blocked, ignored and open, at whatever place it is
+    //  Whatever the board has blocked, ignored and open, at whatever place it is. Signals 32 and 33 are
+    //  the C library's own, which make ignores on the way
     sigset_t term;
     sigemptyset (&term);
     sigaddset (&term, SIGTERM);
@@ -264,11 +265,12 @@ s_test_run (const programs_t *self)
     assert (rc == 0);
     int high = fcntl (ends[0], F_DUPFD, 100); //  Where no shell has one of its own
     assert (high >= 100);
-    char *line = zsys_sprintf ("test $(id -u) = %d -a $(id -G) = %d -a $PWD = / -a ! -t 0 &&"
-                               " ! test -e /proc/$$/fd/%d &&"
-                               " test $(grep -Ec '^Sig(Blk|Ign):.0+$' /proc/self/status) = 2 &&"
-                               " echo good",
-                               (int) self->user, (int) self->group, high);
+    char *line = zsys_sprintf (
+        "test $(id -u) = %d -a $(id -G) = %d -a $PWD = / -a ! -t 0 &&"
+        " ! test -e /proc/$$/fd/%d &&"
+        " test $(grep -Ec '^Sig(Blk|Ign):.0+(180000000)?$' /proc/self/status) = 2 &&"
+        " echo good",
+        (int) self->user, (int) self->group, high);
     bool is_clean = s_shell (self, line, ends[1]);
     assert (is_clean);
     char answer[8] = "";
