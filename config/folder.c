@@ -37,6 +37,17 @@ folder_read (const char *path, const char *setting, folder_filter_fn *filter,
 //  ------------------------------------------------------------------------
 //  Self test
 
+void
+folder_test_write (const char *folder, const char *name, const char *text)
+{
+    char *path = zsys_sprintf ("%s/%s", folder, name);
+    FILE *stream = fopen (path, "w");
+    assert (stream);
+    fputs (text, stream);
+    fclose (stream);
+    zstr_free (&path);
+}
+
 static bool
 s_test_filter (const char *name)
 {
@@ -55,17 +66,6 @@ s_test_reader (void *arg, const char *name, const char *path, zchunk_t **data_p,
     return refused ? -1 : 0;
 }
 
-static void
-s_test_write (const char *folder, const char *name, const char *text)
-{
-    zfile_t *file = zfile_new (folder, name);
-    zfile_output (file);
-    zchunk_t *chunk = zchunk_new (text, strlen (text));
-    zfile_write (file, chunk, 0);
-    zchunk_destroy (&chunk);
-    zfile_destroy (&file);
-}
-
 void
 folder_test (bool verbose)
 {
@@ -75,14 +75,14 @@ folder_test (bool verbose)
     char path[] = "/tmp/breadboard-XXXXXX";
     char *made = mkdtemp (path);
     assert (made);
-    s_test_write (path, "a.txt", "bread");
-    s_test_write (path, "b.txt", "not wanted");
+    folder_test_write (path, "a.txt", "bread");
+    folder_test_write (path, "b.txt", "not wanted");
     size_t size = 0;
     char *error = NULL;
     int rc = folder_read (path, "http.static", s_test_filter, s_test_reader, &size, &error);
     assert (rc == 0 && size == 5);
 
-    s_test_write (path, "a.txt", "!bad!");
+    folder_test_write (path, "a.txt", "!bad!");
     rc = folder_read (path, "http.static", s_test_filter, s_test_reader, &size, &error);
     assert (rc == -1 && streq (error, "it is refused"));
     zstr_free (&error);

@@ -140,17 +140,6 @@ s_test_settings (const char *key, const char *folder)
     return settings;
 }
 
-static void
-s_test_write (const char *folder, const char *name, const char *text)
-{
-    char *path = zsys_sprintf ("%s/%s", folder, name);
-    FILE *stream = fopen (path, "w");
-    assert (stream);
-    fputs (text, stream);
-    fclose (stream);
-    zstr_free (&path);
-}
-
 //  Expects that no site comes of it; the error must have the words in it.
 
 static void
@@ -172,8 +161,8 @@ site_test (bool verbose)
     char template[] = "/tmp/breadboard-site-XXXXXX";
     const char *folder = mkdtemp (template);
     assert (folder);
-    s_test_write (folder, "own.html", "Hello {{name}}");
-    s_test_write (folder, "notes.txt", "{{#broken");
+    folder_test_write (folder, "own.html", "Hello {{name}}");
+    folder_test_write (folder, "notes.txt", "{{#broken");
 
     char *error = NULL;
     settings_t *settings = s_test_settings ("http.templates", folder);
@@ -197,9 +186,9 @@ site_test (bool verbose)
     json_decref (data);
     site_destroy (&second);
 
-    s_test_write (folder, "own.html", "\n{{#open}}");
+    folder_test_write (folder, "own.html", "\n{{#open}}");
     s_test_refusal ("http.templates", folder, "own.html:");
-    s_test_write (folder, "own.html", "{{> absent.html}}");
+    folder_test_write (folder, "own.html", "{{> absent.html}}");
     s_test_refusal ("http.templates", folder, "absent.html");
     zdir_t *rest = zdir_new (folder, "-");
     zdir_remove (rest, true);

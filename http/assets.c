@@ -168,29 +168,18 @@ assets_url (const assets_t *self, const char *name)
 //  ------------------------------------------------------------------------
 //  Self test
 
-static void
-s_test_write (const char *folder, const char *name, const char *text)
-{
-    char *path = zsys_sprintf ("%s/%s", folder, name);
-    FILE *stream = fopen (path, "w");
-    assert (stream);
-    fputs (text, stream);
-    fclose (stream);
-    zstr_free (&path);
-}
-
 static char *
 s_test_folder (void)
 {
     char template[] = "/tmp/breadboard-assets-XXXXXX";
     char *folder = mkdtemp (template);
     assert (folder);
-    s_test_write (folder, "page.css", "body {}");
-    s_test_write (folder, "page.css.gz", "gzipped");
-    s_test_write (folder, "empty.bin", "");
-    s_test_write (folder, ".hidden", "secret");
+    folder_test_write (folder, "page.css", "body {}");
+    folder_test_write (folder, "page.css.gz", "gzipped");
+    folder_test_write (folder, "empty.bin", "");
+    folder_test_write (folder, ".hidden", "secret");
     zsys_dir_create ("%s/deep", folder);
-    s_test_write (folder, "deep/file.js", "deep");
+    folder_test_write (folder, "deep/file.js", "deep");
     return strdup (folder);
 }
 

@@ -14,6 +14,7 @@
 #include "actors/connections.h"
 #include "actors/database.h"
 #include "actors/metrics.h"
+#include "config/folder.h"
 #include "config/log.h"
 #include "http/answer.h"
 #include "http/board.h"
@@ -595,17 +596,6 @@ s_test_database (zsock_t *pipe, void *args)
     zsock_destroy (&router);
 }
 
-static void
-s_test_write (const char *folder, const char *name, const char *text)
-{
-    char *path = zsys_sprintf ("%s/%s", folder, name);
-    FILE *stream = fopen (path, "w");
-    assert (stream);
-    fputs (text, stream);
-    fclose (stream);
-    zstr_free (&path);
-}
-
 //  Templates and assets small enough to see through.
 
 static char *
@@ -614,17 +604,18 @@ s_test_folder (void)
     char template[] = "/tmp/breadboard-server-XXXXXX";
     char *folder = strdup (mkdtemp (template));
     assert (folder);
-    s_test_write (folder, "index.html",
-                  "{{title}}|{{host}}|{{scheme}}|{{page}}|{{{list}}}|{{#error}}{{error}}{{/"
-                  "error}}|{{author}}|{{text}}|"
-                  "{{#unavailable}}away{{/unavailable}}");
-    s_test_write (folder, "edit.html", "edit {{id}} {{{form}}}");
-    s_test_write (folder, "update-form.html", "again {{author}} {{text}} {{version}} {{error}}");
-    s_test_write (folder, "error.html", "{{status}} {{reason}}: {{message}}");
-    s_test_write (folder, "breadboard.css", "body {}");
-    s_test_write (folder, "breadboard.css.gz", "zipped!");
-    s_test_write (folder, "breadboard.js", ";");
-    s_test_write (folder, "favicon.svg", "<svg/>");
+    folder_test_write (folder, "index.html",
+                       "{{title}}|{{host}}|{{scheme}}|{{page}}|{{{list}}}|{{#error}}{{error}}{{/"
+                       "error}}|{{author}}|{{text}}|"
+                       "{{#unavailable}}away{{/unavailable}}");
+    folder_test_write (folder, "edit.html", "edit {{id}} {{{form}}}");
+    folder_test_write (folder, "update-form.html",
+                       "again {{author}} {{text}} {{version}} {{error}}");
+    folder_test_write (folder, "error.html", "{{status}} {{reason}}: {{message}}");
+    folder_test_write (folder, "breadboard.css", "body {}");
+    folder_test_write (folder, "breadboard.css.gz", "zipped!");
+    folder_test_write (folder, "breadboard.js", ";");
+    folder_test_write (folder, "favicon.svg", "<svg/>");
     return folder;
 }
 
