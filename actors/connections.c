@@ -781,16 +781,15 @@ static int
 s_hear (self_t *self)
 {
     bool heard = false;
-    zsock_set_rcvtimeo (self->published, HELLO_WAIT_MS);
+    zpoller_t *poller = zpoller_new (self->published, NULL);
+    zpoller_set_nonstop (poller, true);
     for (int tries = 0; tries < HELLO_TRIES && !self->first->newest; tries++) {
         if (!heard)
             zsock_send (self->commands, "18", DATABASE_HELLO, (uint64_t) self->number);
-        zpoller_t *poller = zpoller_new (self->published, NULL);
-        zpoller_set_nonstop (poller, true);
         if (zpoller_wait (poller, HELLO_WAIT_MS))
             heard = s_take_published (self) || heard;
-        zpoller_destroy (&poller);
     }
+    zpoller_destroy (&poller);
     return self->first->newest ? 0 : -1;
 }
 

@@ -742,9 +742,10 @@ s_send_again (self_t *self)
 //  The batch is done; what it has read is there, or comes, or is to be sent yet.
 
 static void
-s_finish_batch (self_t *self, bool read)
+s_finish_batch (self_t *self)
 {
-    if (!self->counted)
+    bool read = self->counted; //  A read inside of the transaction has come, and counted before
+    if (!read)
         s_count_batch (self);
     if (self->reading)
         return;
@@ -774,7 +775,7 @@ s_take_batch_result (self_t *self, PGresult *result)
     if (self->state == BATCH_AGAIN && !self->reading)
         s_send_again (self);
     else if (self->state == BATCH_DONE)
-        s_finish_batch (self, self->counted);
+        s_finish_batch (self);
 }
 
 static void
