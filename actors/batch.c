@@ -21,11 +21,17 @@
 
 const postgres_statement_t batch_statements[] = {
     {"add", "INSERT INTO messages (author, text, created_at, key)"
-            " VALUES ($1, $2, now(), $3) RETURNING id, true"},
-    {"add once", "WITH added AS (INSERT INTO messages (author, text, created_at, key)"
-                 " VALUES ($1, $2, now(), $3) ON CONFLICT (key) DO NOTHING RETURNING id)"
-                 " SELECT id, true FROM added"
-                 " UNION ALL SELECT id, false FROM messages WHERE key = $3 LIMIT 1"},
+            " SELECT author, text, now(), key"
+            " FROM unnest($1::text[], $2::text[], $3::uuid[]) AS new (author, text, key)"
+            " RETURNING id, true"},
+    {"add once", "WITH new AS (SELECT * FROM unnest($1::text[], $2::text[], $3::uuid[])"
+                 " WITH ORDINALITY AS new (author, text, key, place)),"
+                 " added AS (INSERT INTO messages (author, text, created_at, key)"
+                 " SELECT author, text, now(), key FROM new ON CONFLICT (key) DO NOTHING"
+                 " RETURNING id, key)"
+                 " SELECT coalesce(added.id, messages.id), added.id IS NOT NULL"
+                 " FROM new LEFT JOIN added USING (key) LEFT JOIN messages USING (key)"
+                 " ORDER BY place"},
     {"edit", "SELECT author, text, version FROM messages WHERE id = $1"},
     {"update", "UPDATE messages SET author = $2, text = $3, version = version + 1"
                " WHERE id = $1 RETURNING true, true"},
@@ -39,6 +45,8 @@ const postgres_statement_t batch_statements[] = {
     {"delete", "DELETE FROM messages WHERE id = $1 RETURNING id"},
     {"announce", "SELECT pg_notify('breadboard', current_setting('breadboard.origin')"
                  " || ' ' || pg_current_xact_id() || ' BATCH many')"},
+    {"take back", "SELECT $1::integer"}, //  Fails, as its parameter is no number
+
     {NULL, NULL},
 };
 
@@ -55,7 +63,9 @@ typedef enum { STATEMENT, ANNOUNCEMENT, READ, SYNC } step_kind_t;
 
 typedef struct {
     step_kind_t kind;
-    command_t *command; //  Borrowed from the batch; of a STATEMENT
+    size_t first; //  Of the commands of a STATEMENT
+    size_t count; //  Of these
+
 } step_t;
 
 struct batch {
@@ -64,6 +74,9 @@ struct batch {
     step_t steps[BATCH_SIZE + READS_MAX + 2]; //  What was sent
     size_t steps_sent;
     size_t steps_taken;
+    size_t looked_at;   //  Commands that were sent, or need no statement
+    bool open;          //  Statements were sent, the Sync was not
+    bool writes;        //  One of the statements changes a message
     bool singly;        //  One command at a time
     int failures;       //  Statements that failed
     int locks;          //  Of these, for a lock
@@ -111,6 +124,12 @@ batch_command (const batch_t *self, size_t index)
     return self->commands[index];
 }
 
+command_t *
+batch_take_back (batch_t *self)
+{
+    return self->size > 0 ? self->commands[--self->size] : NULL;
+}
+
 bool
 batch_writes (const batch_t *self)
 {
@@ -130,65 +149,161 @@ s_is_left (const command_t *command)
 }
 
 static void
-s_add_step (batch_t *self, step_kind_t kind, command_t *command)
+s_add_step (batch_t *self, step_kind_t kind, size_t first, size_t count)
 {
-    self->steps[self->steps_sent++] = (step_t){kind, command};
+    self->steps[self->steps_sent++] = (step_t){kind, first, count};
+}
+
+//  The values as an array in PostgreSQL's text format; caller frees.
+
+static char *
+s_array (const char *const *values, size_t count)
+{
+    size_t size = sizeof ("{}");
+    for (size_t index = 0; index < count; index++)
+        size += 2 * strlen (values[index]) + strlen ("\"\",");
+    char *array = (char *) zmalloc (size);
+    char *to = array;
+    for (size_t index = 0; index < count; index++) {
+        *to++ = index ? ',' : '{';
+        *to++ = '"';
+        for (const char *from = values[index]; *from; *to++ = *from++)
+            if (*from == '"' || *from == '\\')
+                *to++ = '\\';
+        *to++ = '"';
+    }
+    *to = '}';
+    return array;
+}
+
+//  Whether nobody but us can have stored the command's key.
+
+static bool
+s_is_new (const command_t *command)
+{
+    return command->own_key && !command->doubtful;
+}
+
+//  How many adds from the first one on go into one statement.
+
+static size_t
+s_count_adds (const batch_t *self, size_t first)
+{
+    const command_t *command = self->commands[first];
+    size_t last = first + 1;
+    while (!self->singly && last < self->size && s_is_left (self->commands[last]) &&
+           self->commands[last]->action == COMMAND_ADD &&
+           s_is_new (self->commands[last]) == s_is_new (command))
+        last++;
+    return last - first;
 }
 
 static void
-s_send_statement (batch_t *self, postgres_t *postgres, command_t *command)
+s_send_adds (const batch_t *self, postgres_t *postgres, size_t first, size_t count)
+{
+    const char *authors[BATCH_SIZE];
+    const char *texts[BATCH_SIZE];
+    const char *keys[BATCH_SIZE];
+    for (size_t index = 0; index < count; index++) {
+        const command_t *command = self->commands[first + index];
+        authors[index] = command->author;
+        texts[index] = command->text;
+        keys[index] = command->key;
+    }
+    char *arrays[] = {s_array (authors, count), s_array (texts, count), s_array (keys, count)};
+    postgres_query (postgres, s_is_new (self->commands[first]) ? "add" : "add once", 3,
+                    (const char *const *) arrays);
+    for (size_t index = 0; index < 3; index++)
+        zstr_free (&arrays[index]);
+}
+
+static void
+s_send_by_id (postgres_t *postgres, const command_t *command)
 {
     char id[24];
     char version[24];
     snprintf (id, sizeof (id), "%" PRId64, command->id);
     snprintf (version, sizeof (version), "%" PRId64, command->version);
-    const char *const add[] = {command->author, command->text, command->key};
-    const char *const by_id[] = {id, command->author, command->text, version};
-    if (command->action == COMMAND_ADD)
-        postgres_query (postgres, command->own_key && !command->doubtful ? "add" : "add once", 3,
-                        add);
-    else if (command->action == COMMAND_EDIT)
-        postgres_query (postgres, "edit", 1, by_id);
+    const char *const values[] = {id, command->author, command->text, version};
+    if (command->action == COMMAND_EDIT)
+        postgres_query (postgres, "edit", 1, values);
     else if (command->action == COMMAND_DELETE)
-        postgres_query (postgres, "delete", 1, by_id);
+        postgres_query (postgres, "delete", 1, values);
     else if (command->version > 0)
-        postgres_query (postgres, "update version", 4, by_id);
+        postgres_query (postgres, "update version", 4, values);
     else
-        postgres_query (postgres, command->doubtful ? "compare" : "update", 3, by_id);
-    s_add_step (self, STATEMENT, command);
+        postgres_query (postgres, command->doubtful ? "compare" : "update", 3, values);
+}
+
+//  Sends the statement of a command, or of as many adds as can share one. Returns of how many.
+
+static size_t
+s_send_statement (batch_t *self, postgres_t *postgres, size_t first)
+{
+    const command_t *command = self->commands[first];
+    size_t count = 1;
+    if (command->action == COMMAND_ADD) {
+        count = s_count_adds (self, first);
+        s_send_adds (self, postgres, first, count);
+    }
+    else
+        s_send_by_id (postgres, command);
+    s_add_step (self, STATEMENT, first, count);
+    self->writes = self->writes || command_writes (command);
+    return count;
+}
+
+static void
+s_begin_transaction (batch_t *self)
+{
+    self->open = true;
+    self->steps_sent = 0;
+    self->steps_taken = 0;
+    self->looked_at = 0;
+    self->failed = false;
+    self->writes = false;
 }
 
 batch_state_t
 batch_send (batch_t *self, postgres_t *postgres)
 {
-    self->steps_sent = 0;
-    self->steps_taken = 0;
-    self->failed = false;
-    bool writes = false;
-    for (size_t index = 0; index < self->size; index++) {
-        command_t *command = self->commands[index];
-        if (!s_is_left (command) || (self->singly && self->steps_sent > 0))
-            continue;
-        s_send_statement (self, postgres, command);
-        writes = writes || command_writes (command);
+    if (!self->open)
+        s_begin_transaction (self);
+    while (self->looked_at < self->size) {
+        bool now = s_is_left (self->commands[self->looked_at]) &&
+                   (!self->singly || self->steps_sent == 0);
+        self->looked_at += now ? s_send_statement (self, postgres, self->looked_at) : 1;
     }
-    if (self->steps_sent == 0)
-        return BATCH_DONE;
-    if (writes) { //  Other servers are to hear of it
-        postgres_query (postgres, "announce", 0, NULL);
-        s_add_step (self, ANNOUNCEMENT, NULL);
-    }
-    return BATCH_UNDERWAY;
+
+    return self->steps_sent > 0 ? BATCH_UNDERWAY : BATCH_DONE;
 }
 
 void
 batch_sync (batch_t *self, postgres_t *postgres, int reads)
 {
-    assert (reads <= READS_MAX);
-    while (reads-- > 0)
-        s_add_step (self, READ, NULL);
+    assert (self->open && reads <= READS_MAX);
+    for (int read = 0; read < reads; read++)
+        s_add_step (self, READ, 0, 0);
+    if (self->writes) { //  Other servers are to hear of it
+        postgres_query (postgres, "announce", 0, NULL);
+        s_add_step (self, ANNOUNCEMENT, 0, 0);
+    }
+
+    if (reads > 0)
+        postgres_hurry (postgres);
+
     postgres_sync (postgres);
-    s_add_step (self, SYNC, NULL);
+    s_add_step (self, SYNC, 0, 0);
+    self->open = false;
+}
+
+void
+batch_void (batch_t *self, postgres_t *postgres)
+{
+    static const char *const reason[] = {"statements sent ahead are taken back, not in error"};
+    postgres_query (postgres, "take back", 1, reason);
+    postgres_sync (postgres);
+    self->open = false;
 }
 
 bool
@@ -259,24 +374,41 @@ s_take_update (command_t *command, const PGresult *result)
         s_take_conflict (command, result);
 }
 
+//  A row for each: the id, and whether it is new; a key that comes twice has the same id twice.
+
 static void
-s_take_rows (command_t *command, const PGresult *result)
+s_take_adds (command_t *const *commands, size_t count, const PGresult *result)
 {
-    if (command->action == COMMAND_EDIT)
+    int64_t last_id = 0;
+    for (size_t index = 0; index < count; index++) {
+        command_t *command = commands[index];
+        int row = (int) index;
+        if (row >= PQntuples (result) || PQgetisnull (result, row, 0)) {
+            //  Another server stored the same key at this very moment
+            command_fail (command, COMMAND_BUSY, "The message is being stored; try again.");
+            continue;
+        }
+        command->id = strtoll (PQgetvalue (result, row, 0), NULL, 10);
+        command->stored = *PQgetvalue (result, row, 1) == 't' && command->id > last_id;
+        last_id = command->id > last_id ? command->id : last_id;
+    }
+}
+
+static void
+s_take_rows (command_t *const *commands, size_t count, const PGresult *result)
+{
+    command_t *command = commands[0];
+    if (command->action == COMMAND_ADD)
+        s_take_adds (commands, count, result);
+    else if (command->action == COMMAND_EDIT)
         s_take_edit (command, result);
     else if (command->action == COMMAND_UPDATE)
         s_take_update (command, result);
-    else if (command->action == COMMAND_DELETE) {
+    else {
         command->deleted = PQntuples (result) > 0;
         if (!command->deleted && !command->doubtful)
             s_not_found (command);
     }
-    else if (PQntuples (result) == 1) {
-        command->id = strtoll (PQgetvalue (result, 0, 0), NULL, 10);
-        command->stored = *PQgetvalue (result, 0, 1) == 't';
-    }
-    else //  Another server stored the same key at this very moment
-        command_fail (command, COMMAND_BUSY, "The message is being stored; try again.");
 }
 
 //  PostgreSQL's appendix A lists the states.
@@ -316,19 +448,37 @@ s_fail_command (const batch_t *self, command_t *command)
     command->settled = true;
 }
 
-//  Forgets the outcomes of a transaction that is void, or may be.
+static void
+s_forget_outcome (command_t *command)
+{
+    command->code = COMMAND_OK;
+    command->unsettled = false;
+    if (command->action == COMMAND_ADD)
+        command->id = 0;
+}
 
 static void
-s_reset (batch_t *self)
+s_settle (command_t *command)
 {
-    for (size_t step = 0; step < self->steps_sent; step++) {
-        command_t *command = self->steps[step].command;
-        if (command && !command->settled) {
-            command->code = COMMAND_OK;
-            command->unsettled = false;
-            if (command->action == COMMAND_ADD)
-                command->id = 0;
-        }
+    command->settled = true;
+}
+
+static void
+s_mark_doubtful (command_t *command)
+{
+    command->doubtful = true;
+}
+
+//  Applies a change to each command that was sent and is not settled.
+
+static void
+s_apply (batch_t *self, void (*change) (command_t *command))
+{
+    for (size_t number = 0; number < self->steps_sent; number++) {
+        const step_t *step = &self->steps[number];
+        for (size_t index = step->first; index < step->first + step->count; index++)
+            if (!self->commands[index]->settled)
+                change (self->commands[index]);
     }
 }
 
@@ -346,12 +496,10 @@ s_fail_locked (batch_t *self, const command_t *culprit)
     }
 }
 
-//  The transaction is void.
-
 static void
 s_end_failed (batch_t *self)
 {
-    s_reset (self);
+    s_apply (self, s_forget_outcome); //  The transaction is void
     self->failures++;
     bool again = self->culprit && s_is_id_taken (self) && !self->singly;
     if (self->culprit && !again) {
@@ -362,16 +510,8 @@ s_end_failed (batch_t *self)
         }
     }
     else if (self->singly) //  At commit
-        s_fail_command (self, self->steps[0].command);
+        s_fail_command (self, self->commands[self->steps[0].first]);
     self->singly = self->singly || again || !self->culprit || self->failures >= RETRIES_MAX;
-}
-
-static void
-s_end_committed (batch_t *self)
-{
-    for (size_t step = 0; step < self->steps_sent; step++)
-        if (self->steps[step].command)
-            self->steps[step].command->settled = true;
 }
 
 //  The Sync's result has come.
@@ -382,20 +522,22 @@ s_end_transaction (batch_t *self)
     if (self->failed)
         s_end_failed (self);
     else
-        s_end_committed (self);
+        s_apply (self, s_settle);
     for (size_t index = 0; index < self->size; index++)
         if (s_is_left (self->commands[index]))
             return BATCH_AGAIN;
     return BATCH_DONE;
 }
 
+//  A statement of several commands tells of none of them that it is to blame.
+
 static void
-s_take_error (batch_t *self, const PGresult *result, command_t *command)
+s_take_error (batch_t *self, const PGresult *result, const step_t *step)
 {
     const char *sqlstate = PQresultErrorField (result, PG_DIAG_SQLSTATE);
     if (!self->failed) {
         snprintf (self->sqlstate, sizeof (self->sqlstate), "%s", sqlstate ? sqlstate : "");
-        self->culprit = command;
+        self->culprit = step->count == 1 ? self->commands[step->first] : NULL;
     }
     self->failed = true;
 }
@@ -407,9 +549,9 @@ batch_take (batch_t *self, const PGresult *result)
     const step_t *step = &self->steps[self->steps_taken];
     ExecStatusType status = PQresultStatus (result);
     if (status == PGRES_FATAL_ERROR)
-        s_take_error (self, result, step->command);
+        s_take_error (self, result, step);
     else if (status == PGRES_TUPLES_OK && step->kind == STATEMENT)
-        s_take_rows (step->command, result);
+        s_take_rows (self->commands + step->first, step->count, result);
     if (step->kind == SYNC && status != PGRES_PIPELINE_SYNC)
         return BATCH_UNDERWAY; //  An error at commit, before the Sync's own result
     self->steps_taken++;
@@ -427,11 +569,10 @@ batch_locked_id (const batch_t *self)
 void
 batch_doubt (batch_t *self)
 {
-    for (size_t step = 0; step < self->steps_sent; step++)
-        if (self->steps[step].command && !self->steps[step].command->settled)
-            self->steps[step].command->doubtful = true;
-    s_reset (self);
+    s_apply (self, s_mark_doubtful);
+    s_apply (self, s_forget_outcome);
     self->singly = true;
+    self->open = false;
 }
 
 //  ------------------------------------------------------------------------
@@ -483,21 +624,27 @@ s_runner_notification (void *arg, const char *payload)
     (void) payload;
 }
 
-//  Runs the batch; returns how often it was sent.
+//  Hands the batch to a connection with this handler; returns how often it was sent.
+
+static int
+s_run_with (const scratch_t *scratch, batch_t *batch, const postgres_handler_t *handler)
+{
+    runner_t runner = {.loop = zloop_new (), .batch = batch};
+    zloop_set_nonstop (runner.loop, true);
+    runner.postgres = postgres_new (runner.loop, scratch_url (scratch), "us", batch_statements,
+                                    handler, &runner);
+    zloop_start (runner.loop);
+    postgres_destroy (&runner.postgres);
+    zloop_destroy (&runner.loop);
+    return runner.sends;
+}
 
 static int
 s_run_batch (const scratch_t *scratch, batch_t *batch)
 {
     static const postgres_handler_t handler = {s_runner_send, s_runner_down, s_runner_result,
                                                s_runner_notification};
-    runner_t runner = {.loop = zloop_new (), .batch = batch};
-    zloop_set_nonstop (runner.loop, true);
-    runner.postgres = postgres_new (runner.loop, scratch_url (scratch), "us", batch_statements,
-                                    &handler, &runner);
-    zloop_start (runner.loop);
-    postgres_destroy (&runner.postgres);
-    zloop_destroy (&runner.loop);
-    return runner.sends;
+    return s_run_with (scratch, batch, &handler);
 }
 
 static void
@@ -532,6 +679,8 @@ s_add_change (batch_t *batch, const char *action, int64_t id, const char *more)
 #define KEY_2 "8f14e45f-ceea-467f-9e53-0a5d5b7c1c02"
 #define KEY_3 "8f14e45f-ceea-467f-9e53-0a5d5b7c1c03"
 #define KEY_4 "8f14e45f-ceea-467f-9e53-0a5d5b7c1c04"
+#define KEY_5 "8f14e45f-ceea-467f-9e53-0a5d5b7c1c05"
+#define KEY_6 "8f14e45f-ceea-467f-9e53-0a5d5b7c1c06"
 
 //  A batch without a failure is one transaction; a key is stored once, inside of one too.
 
@@ -641,6 +790,51 @@ s_test_doubt (const scratch_t *scratch, int64_t id)
     batch_destroy (&batch);
 }
 
+//  What was sent and then voided has no effect, and its commands can be sent in another batch.
+
+static void
+s_runner_void (void *arg)
+{
+    runner_t *self = (runner_t *) arg;
+    if (self->sends++ > 0)
+        return;
+    batch_send (self->batch, self->postgres);
+    batch_void (self->batch, self->postgres);
+    postgres_flush (self->postgres);
+}
+
+static void
+s_runner_voided (void *arg, PGresult *result)
+{
+    runner_t *self = (runner_t *) arg;
+    if (PQresultStatus (result) == PGRES_PIPELINE_SYNC)
+        zloop_timer (self->loop, 0, 1, scratch_end_loop, NULL);
+    PQclear (result);
+}
+
+static void
+s_test_void (const scratch_t *scratch)
+{
+    static const postgres_handler_t handler = {s_runner_void, s_runner_down, s_runner_voided,
+                                               s_runner_notification};
+    batch_t *batch = batch_new ();
+    s_add_message (batch, "void", KEY_5);
+    s_add_message (batch, "void", KEY_6);
+    s_run_with (scratch, batch, &handler);
+    batch_t *again = batch_new ();
+    command_t *command = batch_take_back (batch);
+    assert (streq (command->key, KEY_6));
+    batch_add (again, &command);
+    assert (batch_size (batch) == 1);
+    batch_destroy (&batch);
+    s_run_batch (scratch, again);
+    batch_destroy (&again);
+    char *keys = scratch_sql (scratch, "SELECT string_agg(key::text, ' ') FROM messages"
+                                       " WHERE text = 'void'");
+    assert (streq (keys, KEY_6));
+    zstr_free (&keys);
+}
+
 void
 batch_test (bool verbose)
 {
@@ -658,6 +852,7 @@ batch_test (bool verbose)
     s_test_many_failures (scratch);
     s_test_lock (scratch, id);
     s_test_doubt (scratch, id);
+    s_test_void (scratch);
     scratch_destroy (&scratch);
     printf ("OK\n");
 }

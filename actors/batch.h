@@ -41,18 +41,28 @@ command_t *batch_command (const batch_t *self, size_t index);
 //  Whether any command changes a message, if all goes well.
 bool batch_writes (const batch_t *self);
 
-//  Queues the statements of the commands that still need one. Returns BATCH_DONE when none does, else
-//  BATCH_UNDERWAY: then batch_sync () must follow.
+//  Takes the last command back out of the batch; caller owns it. NULL: there is none.
+command_t *batch_take_back (batch_t *self);
+
+//  Queues the statements of the commands that need one and have none in this transaction yet: so it may
+//  be called again after more were added. Returns BATCH_DONE when none ever did, else BATCH_UNDERWAY: then
+//  batch_sync () must follow.
 batch_state_t batch_send (batch_t *self, postgres_t *postgres);
 
 //  Queues the end of the transaction. Before it the caller may have queued so many statements of its
-//  own, which read: they see what the batch wrote, and save a round trip.
+//  own, which read: they see what the batch wrote, and save a round trip. Their results come before the
+//  commit, and are true only with it.
+
 void batch_sync (batch_t *self, postgres_t *postgres, int reads);
 
-//  Whether the next result is one of those; batch_take () has to see it, too.
+//  Queues an error, and a Sync in place of batch_sync (): nothing of what was sent takes effect, and its
+//  results are of no use, up to the Sync's.
+void batch_void (batch_t *self, postgres_t *postgres);
+
+//  Whether the next result is one of those reads; batch_take () has to see it, too.
 bool batch_expects_read (const batch_t *self);
 
-//  Whether what batch_send () queued is all that is left, if nothing fails.
+//  Whether the transaction that is under way is the last one, if nothing fails.
 bool batch_sent_all (const batch_t *self);
 
 //  Takes the next result of what was sent.

@@ -81,9 +81,13 @@ typedef struct {
     int gather_timer;    //  -1: none
     batch_t *batch;      //  Of the round under way, or in doubt; owned; NULL: none
     batch_state_t state; //  Of the batch; UNDERWAY while results are to come
-    bool counted;        //  What it adds and deletes is in the count of messages
-    bool reading;        //  A read of its own is under way
-    bool read_failed;    //  The round's
+    bool open;           //  The batch takes more commands yet
+    batch_t *next;       //  Sent behind the round under way, and open; owned; NULL: none
+    int void_syncs;      //  Results up to so many Syncs are of no use
+
+    bool counted;     //  What it adds and deletes is in the count of messages
+    bool reading;     //  A read of its own is under way
+    bool read_failed; //  The round's
 
     bool stale;      //  Pages may have changed behind our back
     bool deep_stale; //  Pages that somebody looks at were not read with the last write
@@ -305,7 +309,7 @@ s_report_start (self_t *self)
 static void
 s_report_drained (self_t *self)
 {
-    if (!self->draining || self->batch || zlistx_size (self->waiting) > 0 ||
+    if (!self->draining || self->batch || self->next || zlistx_size (self->waiting) > 0 ||
         (zsock_events (self->commands) & ZMQ_POLLIN))
         return;
     self->draining = false;
@@ -454,7 +458,7 @@ s_publish_changed (self_t *self)
 static bool
 s_round_under_way (const self_t *self)
 {
-    return self->batch || self->reading;
+    return (self->batch && !self->open) || self->reading;
 }
 
 static void
@@ -473,6 +477,7 @@ s_finish_round (self_t *self)
     for (size_t index = 0; self->batch && index < batch_size (self->batch); index++)
         s_end_command (self, batch_command (self->batch, index));
     self->expected = self->batch ? batch_size (self->batch) : 0;
+
     self->gather_ms = zclock_mono () + GATHER_MS;
     batch_destroy (&self->batch);
     self->reading = false;
@@ -485,13 +490,12 @@ s_finish_round (self_t *self)
     s_start_round (self);
 }
 
-//  Sends what is left of the batch, with the read if it is the last of it.
+//  Closes the batch's transaction, with the read in it, or behind it, if it is the last one.
 
 static void
-s_send_round (self_t *self)
+s_close_batch (self_t *self)
 {
-    self->counted = false;
-    self->state = self->batch ? batch_send (self->batch, self->postgres) : BATCH_DONE;
+    self->open = false;
     bool last = self->state == BATCH_DONE || batch_sent_all (self->batch);
     if (last)
         s_want_pages (self);
@@ -526,20 +530,86 @@ s_lock_out (self_t *self, int64_t id)
     self->lock_outs[self->locks++ % LOCK_OUTS] = (lock_out_t){id, zclock_mono () + LOCK_OUT_MS};
 }
 
-static void
-s_take_waiting (self_t *self)
+//  Moves commands that wait into the batch, which is made if there is none, and sends their statements.
+
+static batch_state_t
+s_fill (self_t *self, batch_t **batch_p)
 {
-    if (zlistx_size (self->waiting) == 0)
-        return;
-    self->batch = batch_new ();
-    metrics_add (METRICS_BATCHES, 1);
-    while (batch_size (self->batch) < BATCH_SIZE && zlistx_size (self->waiting) > 0) {
+    if (!*batch_p) {
+        *batch_p = batch_new ();
+        metrics_add (METRICS_BATCHES, 1);
+    }
+    while (batch_size (*batch_p) < BATCH_SIZE && zlistx_size (self->waiting) > 0) {
         command_t *command = (command_t *) zlistx_detach (self->waiting, NULL);
         if (command->code == COMMAND_OK && s_is_locked_out (self, command))
             command_fail (command, COMMAND_BUSY,
                           "Somebody else keeps this message locked; try again.");
-        batch_add (self->batch, &command);
+        batch_add (*batch_p, &command);
     }
+    return batch_send (*batch_p, self->postgres);
+}
+
+//  Sends the commands that wait behind the round under way. Not while that is sent one by one.
+
+static void
+s_fill_next (self_t *self)
+{
+    bool sent_all = !self->batch || batch_sent_all (self->batch);
+    if (!sent_all || zlistx_size (self->waiting) == 0)
+        return;
+    s_fill (self, &self->next);
+    postgres_flush (self->postgres);
+}
+
+//  Makes an open batch of the commands that wait; what was sent ahead comes first.
+
+static void
+s_fill_batch (self_t *self)
+{
+    if (!self->batch) {
+        self->batch = self->next;
+        self->next = NULL;
+        self->state = BATCH_DONE;
+        self->counted = false;
+    }
+    if (self->batch || zlistx_size (self->waiting) > 0) {
+        self->open = true;
+        self->state = s_fill (self, &self->batch);
+    }
+}
+
+//  Puts the commands of an open batch back where they waited.
+
+static void
+s_empty (self_t *self, batch_t **batch_p)
+{
+    command_t *command;
+    while ((command = batch_take_back (*batch_p)))
+        zlistx_add_start (self->waiting, command);
+    batch_destroy (batch_p);
+}
+
+//  Takes back what was sent ahead: the round before it is not over yet, as it turns out.
+
+static void
+s_take_back_next (self_t *self)
+{
+    if (self->next) {
+        batch_void (self->next, self->postgres);
+        self->void_syncs++;
+        s_empty (self, &self->next);
+    }
+}
+
+//  Sends the batch again, or what is left of it.
+
+static void
+s_send_again (self_t *self)
+{
+    s_take_back_next (self);
+    self->counted = false;
+    self->state = batch_send (self->batch, self->postgres);
+    s_close_batch (self);
 }
 
 static int s_handle_commands (zloop_t *loop, zsock_t *reader, void *arg);
@@ -558,13 +628,14 @@ s_pause_commands (self_t *self, bool paused)
         zloop_reader (self->loop, self->commands, s_handle_commands, self);
 }
 
-//  Whether more commands are about to come than wait now, so that a round had better wait for them.
+//  Whether the open batch is small beside the last one: then more commands are about to come, and it
+//  had better wait for them.
 
 static bool
 s_gathers (self_t *self)
 {
-    size_t waiting = zlistx_size (self->waiting);
-    if (self->expected < GATHER_LEAST || 4 * waiting >= 3 * self->expected ||
+    size_t size = batch_size (self->batch);
+    if (self->expected < GATHER_LEAST || 2 * size >= self->expected ||
         zclock_mono () > self->gather_ms)
         return false;
     if (self->gather_timer < 0)
@@ -572,19 +643,32 @@ s_gathers (self_t *self)
     return true;
 }
 
-//  Starts a round when there is a reason for one and none is under way.
+//  Whether there is a reason to end what is open, or to read.
+
+static bool
+s_is_due (self_t *self)
+{
+    if (self->batch)
+        return self->open && !s_gathers (self);
+    bool deep = self->deep_stale && zclock_mono () >= self->deep_ms;
+    return (self->stale || deep) && self->retry < 0;
+}
+
+//  Sends what waits, and starts a round when there is a reason for one and none is under way.
 
 static void
 s_start_round (self_t *self)
 {
-    if (!s_round_under_way (self) && postgres_is_up (self->postgres) && !s_gathers (self)) {
-        s_take_waiting (self);
-        bool deep = self->deep_stale && zclock_mono () >= self->deep_ms;
-        if (self->batch || ((self->stale || deep) && self->retry < 0)) {
+    bool up = postgres_is_up (self->postgres);
+    if (up && s_round_under_way (self))
+        s_fill_next (self);
+    else if (up) {
+        s_fill_batch (self);
+        if (s_is_due (self)) {
             self->round++;
             self->round_ms = zclock_mono ();
             self->read_failed = false;
-            s_send_round (self);
+            s_close_batch (self);
         }
     }
     s_pause_commands (self, zlistx_size (self->waiting) >= DATABASE_QUEUE);
@@ -607,7 +691,7 @@ s_handle_up (void *arg)
     self->stale = true; //  Announcements may have been missed
     pages_recount (self->pages);
     if (self->batch)
-        s_send_round (self); //  It was in doubt
+        s_send_again (self); //  It was in doubt
     else
         s_start_round (self);
 }
@@ -653,7 +737,13 @@ static void
 s_break_round (self_t *self)
 {
     self->reading = false;
+    self->void_syncs = 0;
     pages_break (self->pages);
+    if (self->next)
+        s_empty (self, &self->next);
+    if (self->open)
+        s_empty (self, &self->batch);
+    self->open = false;
     if (!self->batch)
         return;
     if (self->state == BATCH_DONE || !batch_writes (self->batch))
@@ -716,6 +806,7 @@ s_finish_read (self_t *self)
     pages_state_t state = pages_finish (self->pages);
     self->reading = false;
     if (state == PAGES_AGAIN) {
+        s_take_back_next (self);
         s_send_read (self);
         postgres_flush (self->postgres);
         return;
@@ -730,13 +821,13 @@ s_finish_read (self_t *self)
 //  The batch's transaction is void: so is what was read in it or behind it.
 
 static void
-s_send_again (self_t *self)
+s_retry_batch (self_t *self)
 {
     if (batch_locked_id (self->batch) > 0)
         s_lock_out (self, batch_locked_id (self->batch));
     pages_break (self->pages);
     self->stale = true;
-    s_send_round (self);
+    s_send_again (self);
 }
 
 //  The batch is done; what it has read is there, or comes, or is to be sent yet.
@@ -773,7 +864,7 @@ s_take_batch_result (self_t *self, PGresult *result)
     else
         PQclear (result);
     if (self->state == BATCH_AGAIN && !self->reading)
-        s_send_again (self);
+        s_retry_batch (self);
     else if (self->state == BATCH_DONE)
         s_finish_batch (self);
 }
@@ -788,7 +879,7 @@ s_take_read_result (self_t *self, PGresult *result)
     PQclear (result);
     if (self->state == BATCH_AGAIN) {
         self->reading = false;
-        s_send_again (self);
+        s_retry_batch (self);
     }
     else
         s_finish_read (self);
@@ -798,7 +889,11 @@ static void
 s_handle_result (void *arg, PGresult *result)
 {
     self_t *self = (self_t *) arg;
-    if (self->state == BATCH_UNDERWAY)
+    if (self->void_syncs > 0) {
+        self->void_syncs -= PQresultStatus (result) == PGRES_PIPELINE_SYNC;
+        PQclear (result);
+    }
+    else if (self->state == BATCH_UNDERWAY)
         s_take_batch_result (self, result);
     else
         s_take_read_result (self, result);
@@ -868,15 +963,23 @@ s_take_request (self_t *self, zframe_t **sender_p, uint64_t sequence, zframe_t *
     s_take_command (self, command);
 }
 
+static void
+s_forget_in_batch (const batch_t *batch, uint64_t connection)
+{
+    for (size_t index = 0; batch && index < batch_size (batch); index++)
+        if (batch_command (batch, index)->connection == connection)
+            batch_command (batch, index)->left = true;
+}
+
 //  The connection is gone: what it still waits for must not bring it back.
 
 static void
 s_forget_connection (self_t *self, uint64_t connection)
 {
     viewers_leave (self->viewers, connection);
-    for (size_t index = 0; self->batch && index < batch_size (self->batch); index++)
-        if (batch_command (self->batch, index)->connection == connection)
-            batch_command (self->batch, index)->left = true;
+    s_forget_in_batch (self->batch, connection);
+    s_forget_in_batch (self->next, connection);
+
     command_t *command = (command_t *) zlistx_first (self->waiting);
     for (; command; command = (command_t *) zlistx_next (self->waiting))
         if (command->connection == connection)
@@ -1000,6 +1103,7 @@ s_self_destroy (self_t **self_p)
     zsock_destroy (&self->commands);
     zsock_destroy (&self->published);
     batch_destroy (&self->batch);
+    batch_destroy (&self->next);
     zlistx_destroy (&self->waiting);
     viewers_destroy (&self->viewers);
     pages_destroy (&self->pages);

@@ -324,6 +324,13 @@ postgres_query (postgres_t *self, const char *name, int count, const char *const
 }
 
 void
+postgres_hurry (postgres_t *self)
+{
+    if (PQsendFlushRequest (self->connection) != 1)
+        self->broken = true;
+}
+
+void
 postgres_sync (postgres_t *self)
 {
     if (PQpipelineSync (self->connection) != 1)

@@ -44,6 +44,9 @@ bool postgres_is_up (const postgres_t *self);
 //  Queues a prepared statement with text parameters.
 void postgres_query (postgres_t *self, const char *name, int count, const char *const *values);
 
+//  Asks for the results of what was queued so far as soon as they are there, ahead of the Sync.
+void postgres_hurry (postgres_t *self);
+
 //  Queues a Sync: what was queued since the last one is one transaction. Its result, of status
 //  PGRES_PIPELINE_SYNC, comes after theirs.
 void postgres_sync (postgres_t *self);

@@ -9,47 +9,49 @@
 //  JSON, written straight into the frame. A page is some kilobytes of HTML, rendered for each batch,
 //  and jansson's dump looks at each character of it several times.
 
-//  How many bytes JSON (RFC 8259, 7) needs for a byte inside a string: itself, a backslash before it,
-//  or \u00XX
+//  How many bytes JSON (RFC 8259, 7) needs for a byte inside a string: itself; a backslash before it;
+//  or \u00XX. 0: none, the string ends
 
-static size_t
-s_escaped_width (unsigned char byte)
-{
-    if (byte == '"' || byte == '\\' || byte == '\n')
-        return 2;
-    return byte < 0x20 ? 6 : 1;
-}
+static const uint8_t s_width[256] = {
+    [0] = 0,   [1 ... 9] = 6,     ['\n'] = 2, [11 ... 31] = 6,   [' ' ... '!'] = 1,
+    ['"'] = 2, ['#' ... '['] = 1, ['\\'] = 2, [']' ... 255] = 1,
+};
 
 static size_t
 s_escaped_size (const char *text)
 {
     size_t size = 0;
-    for (; *text; text++)
-        size += s_escaped_width ((unsigned char) *text);
+    for (const byte *from = (const byte *) text; *from; from++)
+        size += s_width[*from];
     return size;
 }
 
-//  Writes text, which is valid UTF-8, escaped; returns the end of what it wrote.
+//  Writes text, which is valid UTF-8, escaped; returns the end of what it wrote. Runs of bytes that stand
+//  for themselves are copied as they are.
 
 static char *
 s_escape (char *to, const char *text)
 {
-    for (; *text; text++) {
-        unsigned char byte = (unsigned char) *text;
-        size_t width = s_escaped_width (byte);
-        if (width == 6) {
-            static const char digits[] = "0123456789abcdef";
-            memcpy (to, "\\u00", 4);
-            to[4] = digits[byte >> 4];
-            to[5] = digits[byte & 15];
-            to += 6;
-            continue;
-        }
-        if (width == 2)
+    static const char digits[] = "0123456789abcdef";
+    const byte *from = (const byte *) text;
+    while (true) {
+        const byte *run = from;
+        while (s_width[*from] == 1)
+            from++;
+        to = mempcpy (to, run, (size_t) (from - run));
+        if (!*from)
+            return to;
+        if (s_width[*from] == 2) {
             *to++ = '\\';
-        *to++ = byte == '\n' ? 'n' : (char) byte;
+            *to++ = *from == '\n' ? 'n' : (char) *from;
+        }
+        else {
+            to = mempcpy (to, "\\u00", 4);
+            *to++ = digits[*from >> 4];
+            *to++ = digits[*from & 15];
+        }
+        from++;
     }
-    return to;
 }
 
 //  A frame whose payload is made of count pieces, the odd ones escaped: JSON, text, JSON, text, ...

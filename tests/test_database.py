@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import json
 import os
 import re
 import signal
@@ -312,6 +313,35 @@ def test_a_locked_row_stops_nobody_else(start, fresh):
             time.sleep(0.1)
     assert writers.refused == {} and writers.close_codes == []
     writers.check(fresh.texts())
+
+
+def test_commands_that_the_database_refuses_cost_no_other_its_turn(start, fresh):
+    """Batches are sent ahead of the end of the one before; when that one fails, they are not to overtake it."""
+    board = start(limits_messages_per_second=0)
+    fresh.sql("ALTER TABLE messages ADD CHECK (text NOT LIKE 'forbidden%')")
+    clients = [board.client(subprotocols=["breadboard.1"]) for _ in range(4)]
+    texts = [f"forbidden {number}" if number % 50 == 7 else f"allowed {number}" for number in range(300)]
+    for number, text in enumerate(texts):
+        for client in clients:
+            client.send_raw(json.dumps({"action": "add message", "ref": str(number),
+                                        "data": {"author": "Ann", "text": text}}))
+    for client in clients:
+        replies = {}
+        while len(replies) < len(texts):
+            frame = client.frame()
+            if "ref" in frame:
+                assert frame["ref"] not in replies
+                replies[frame["ref"]] = frame
+        for number, text in enumerate(texts):
+            answer = replies[str(number)]
+            assert answer["status"] == ("error" if text.startswith("forbidden") else "ok"), answer
+            assert answer["status"] == "ok" or answer["error"]["code"] == "invalid"
+        ids = [replies[str(number)]["id"] for number, text in enumerate(texts)
+               if text.startswith("allowed")]
+        assert ids == sorted(ids)  # In order of arrival
+        assert fresh.sql("SELECT text FROM messages WHERE id = ANY(%s) ORDER BY id", ids) == [
+            (text,) for text in texts if text.startswith("allowed")]
+    assert fresh.sql("SELECT count(*) FROM messages") == [(len(clients) * len(ids),)]
 
 
 def wait_for_notice(client, code):
