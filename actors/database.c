@@ -2,9 +2,13 @@
 //  one batch, reads the pages that it may have changed and those that it was asked for, publishes
 //  the pages that did change, and answers each command in order of arrival. The writes and the read
 //  are one transaction, so a round costs one round trip and one wake-up; only a read that may take
-//  long, of pages deep in the board, is one of its own behind it. While
-//  PostgreSQL works, commands are collected for the next round; when DATABASE_QUEUE of them wait, no
-//  more are taken, and the senders' own queues fill up.
+//  long, of pages deep in the board, is one of its own behind it.
+//
+//  PostgreSQL never waits for us. Commands that come while a round is under way are sent ahead, as the
+//  next batch; its transaction is closed, with the read in it, when that round has ended and its batch
+//  was answered. Should the round's batch turn out to have to run again, what was sent ahead is taken
+//  back, because it must not come first. When DATABASE_QUEUE commands wait, no more are taken, and the
+//  senders' own queues fill up.
 //
 //  Pages that have been read stay in memory until something is written, so a page that nobody
 //  changed is not asked of PostgreSQL twice. Page 1 is read again with each write, and so is the page
@@ -15,10 +19,6 @@
 //  answered "unavailable". A batch that was under way when the connection broke is in doubt; it is
 //  run again on the next connection (batch tells how) within DOUBT_MS. Whoever waits for what is not
 //  settled then is told to come back and look: the connection is closed with 1013.
-//
-//  Where many write at once, a round that has just ended is not followed by one of the few commands
-//  that came first: as many as there were last time are awaited, GATHER_MS at most. Each round costs a
-//  flush to disk and a page for every viewer, so few large ones serve all better than many small ones.
 //
 //  A message that somebody else keeps locked stays out of batches for LOCK_OUT_MS, so that one who
 //  tries again and again does not make everybody wait each time.
@@ -42,8 +42,6 @@
 #define RETRY_MS       250 //  After a read that failed
 #define DOUBT_MS       5000
 #define DRAIN_MS       1000
-#define GATHER_MS      1
-#define GATHER_LEAST   32 //  Commands in a round, so that the next one is worth waiting for
 #define LOCK_OUT_MS    1000
 #define LOCK_OUTS      16 //  Messages locked out at the same time; more than anybody needs
 #define STATEMENTS_MAX 16
@@ -74,16 +72,15 @@ typedef struct {
     bool draining; //  Our parent waits until nothing waits any more
     int deadline;  //  Timer: then a batch in doubt is given up; -1: none
 
-    uint64_t round;      //  Counts rounds
-    int64_t round_ms;    //  When it began
-    size_t expected;     //  Commands that are worth waiting for, until then
-    int64_t gather_ms;   //  The same: when that ends
-    int gather_timer;    //  -1: none
+    uint64_t round;   //  Counts rounds
+    int64_t round_ms; //  When it began
+
     batch_t *batch;      //  Of the round under way, or in doubt; owned; NULL: none
     batch_state_t state; //  Of the batch; UNDERWAY while results are to come
-    bool open;           //  The batch takes more commands yet
-    batch_t *next;       //  Sent behind the round under way, and open; owned; NULL: none
-    int void_syncs;      //  Results up to so many Syncs are of no use
+
+    batch_t *next; //  Sent ahead, behind the round under way; owned; NULL: none
+
+    int void_syncs; //  Results up to so many Syncs are of no use
 
     bool counted;     //  What it adds and deletes is in the count of messages
     bool reading;     //  A read of its own is under way
@@ -328,8 +325,7 @@ s_handle_timer (zloop_t *loop, int timer, void *arg)
     self_t *self = (self_t *) arg;
     if (timer == self->retry)
         self->retry = -1;
-    else if (timer == self->gather_timer)
-        self->gather_timer = -1;
+
     else
         self->deep_timer = -1;
     s_start_round (self);
@@ -458,7 +454,7 @@ s_publish_changed (self_t *self)
 static bool
 s_round_under_way (const self_t *self)
 {
-    return (self->batch && !self->open) || self->reading;
+    return self->batch || self->reading;
 }
 
 static void
@@ -476,9 +472,7 @@ s_finish_round (self_t *self)
         s_publish_changed (self);
     for (size_t index = 0; self->batch && index < batch_size (self->batch); index++)
         s_end_command (self, batch_command (self->batch, index));
-    self->expected = self->batch ? batch_size (self->batch) : 0;
 
-    self->gather_ms = zclock_mono () + GATHER_MS;
     batch_destroy (&self->batch);
     self->reading = false;
     if (!self->draining)
@@ -495,7 +489,6 @@ s_finish_round (self_t *self)
 static void
 s_close_batch (self_t *self)
 {
-    self->open = false;
     bool last = self->state == BATCH_DONE || batch_sent_all (self->batch);
     if (last)
         s_want_pages (self);
@@ -552,7 +545,7 @@ s_fill (self_t *self, batch_t **batch_p)
 //  Sends the commands that wait behind the round under way. Not while that is sent one by one.
 
 static void
-s_fill_next (self_t *self)
+s_send_ahead (self_t *self)
 {
     bool sent_all = !self->batch || batch_sent_all (self->batch);
     if (!sent_all || zlistx_size (self->waiting) == 0)
@@ -561,24 +554,20 @@ s_fill_next (self_t *self)
     postgres_flush (self->postgres);
 }
 
-//  Makes an open batch of the commands that wait; what was sent ahead comes first.
+//  Makes a batch of the commands that were sent ahead and those that wait, if there are any.
 
 static void
 s_fill_batch (self_t *self)
 {
-    if (!self->batch) {
-        self->batch = self->next;
-        self->next = NULL;
-        self->state = BATCH_DONE;
-        self->counted = false;
-    }
-    if (self->batch || zlistx_size (self->waiting) > 0) {
-        self->open = true;
+    self->batch = self->next;
+    self->next = NULL;
+    self->state = BATCH_DONE;
+    self->counted = false;
+    if (self->batch || zlistx_size (self->waiting) > 0)
         self->state = s_fill (self, &self->batch);
-    }
 }
 
-//  Puts the commands of an open batch back where they waited.
+//  Puts the commands of a batch back where they waited.
 
 static void
 s_empty (self_t *self, batch_t **batch_p)
@@ -628,32 +617,6 @@ s_pause_commands (self_t *self, bool paused)
         zloop_reader (self->loop, self->commands, s_handle_commands, self);
 }
 
-//  Whether the open batch is small beside the last one: then more commands are about to come, and it
-//  had better wait for them.
-
-static bool
-s_gathers (self_t *self)
-{
-    size_t size = batch_size (self->batch);
-    if (self->expected < GATHER_LEAST || 2 * size >= self->expected ||
-        zclock_mono () > self->gather_ms)
-        return false;
-    if (self->gather_timer < 0)
-        self->gather_timer = zloop_timer (self->loop, GATHER_MS, 1, s_handle_timer, self);
-    return true;
-}
-
-//  Whether there is a reason to end what is open, or to read.
-
-static bool
-s_is_due (self_t *self)
-{
-    if (self->batch)
-        return self->open && !s_gathers (self);
-    bool deep = self->deep_stale && zclock_mono () >= self->deep_ms;
-    return (self->stale || deep) && self->retry < 0;
-}
-
 //  Sends what waits, and starts a round when there is a reason for one and none is under way.
 
 static void
@@ -661,10 +624,11 @@ s_start_round (self_t *self)
 {
     bool up = postgres_is_up (self->postgres);
     if (up && s_round_under_way (self))
-        s_fill_next (self);
+        s_send_ahead (self);
     else if (up) {
         s_fill_batch (self);
-        if (s_is_due (self)) {
+        bool deep = self->deep_stale && zclock_mono () >= self->deep_ms;
+        if (self->batch || ((self->stale || deep) && self->retry < 0)) {
             self->round++;
             self->round_ms = zclock_mono ();
             self->read_failed = false;
@@ -741,9 +705,6 @@ s_break_round (self_t *self)
     pages_break (self->pages);
     if (self->next)
         s_empty (self, &self->next);
-    if (self->open)
-        s_empty (self, &self->batch);
-    self->open = false;
     if (!self->batch)
         return;
     if (self->state == BATCH_DONE || !batch_writes (self->batch))
@@ -1174,7 +1135,7 @@ s_self_new (zsock_t *pipe, const arguments_t *arguments)
     self->site = arguments->site;
     self->url = strdup (arguments->url);
     self->statements = s_statements_new ();
-    self->deadline = self->retry = self->deep_timer = self->gather_timer = -1;
+    self->deadline = self->retry = self->deep_timer = -1;
     self->stale = true;
     self->state = BATCH_DONE;
     self->viewers = viewers_new ();
