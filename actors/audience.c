@@ -58,10 +58,11 @@ audience_leave (connection_t *connection)
 }
 
 void
-audience_keep (audience_t *self, parcel_t *frame)
+audience_keep (audience_t *self, parcel_t *frame, uint64_t etag)
 {
     parcel_t *old = self->newest;
     self->newest = parcel_ref (frame);
+    self->etag = etag;
     self->version++;
     parcel_destroy (&old);
 }
@@ -86,9 +87,9 @@ audience_test (bool verbose)
 
     zframe_t *frame = zframe_new ("page", 4);
     parcel_t *parcel = parcel_new (&frame);
-    audience_keep (self, parcel);
-    audience_keep (self, parcel); //  The same once more
-    assert (parcel->references == 2 && self->version == 2);
+    audience_keep (self, parcel, 1);
+    audience_keep (self, parcel, 2); //  The same once more
+    assert (parcel->references == 2 && self->version == 2 && self->etag == 2);
     parcel_destroy (&parcel);
     assert (self->newest->references == 1);
 

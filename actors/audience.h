@@ -12,6 +12,7 @@
 struct audience {
     int64_t page;               //  Its number
     parcel_t *newest;           //  The page's newest frame; a reference; NULL: not known yet
+    uint64_t etag;              //  Of that
     connection_t **connections; //  Borrowed; in no order
     size_t size;
     size_t capacity;
@@ -33,7 +34,7 @@ void audience_join (audience_t *self, connection_t *connection);
 void audience_leave (connection_t *connection);
 
 //  Replaces the page's newest frame.
-void audience_keep (audience_t *self, parcel_t *frame);
+void audience_keep (audience_t *self, parcel_t *frame, uint64_t etag);
 
 void audience_test (bool verbose);
 

@@ -263,9 +263,9 @@ s_owe_frame (self_t *self, connection_t *connection, zframe_t *frame)
 //  Owes an audience its newest page.
 
 static void
-s_renew (self_t *self, audience_t *audience, parcel_t *page)
+s_renew (self_t *self, audience_t *audience, parcel_t *page, uint64_t etag)
 {
-    audience_keep (audience, page);
+    audience_keep (audience, page, etag);
     audience->walked = false;
     if (!audience->renewed) {
         zlistx_add_end (self->renewed, audience);
@@ -356,7 +356,9 @@ s_answer_busy (self_t *self)
         command_fail (command, COMMAND_BUSY, "The board is very busy; try again in a second.");
         if (connection && connection->asked > 0)
             connection->asked--;
-        if (connection)
+        if (connection && head.opens)
+            s_cut (self, connection, FRAME_CLOSE_TRY_LATER, "the board is very busy");
+        else if (connection)
             s_owe_frame (self, connection, swap_new_notice (self->site, command));
         command_destroy (&command);
         data += head.size;
@@ -377,14 +379,15 @@ s_forward (self_t *self)
     zchunk_set (self->gathered, NULL, 0);
 }
 
+//  Gathers a command; the caller has filled in what the head says of it beside who sends it.
+
 static void
-s_gather (self_t *self, connection_t *connection, const reassembly_event_t *event)
+s_gather (self_t *self, connection_t *connection, database_command_t head, const void *json)
 {
-    database_command_t head = {.connection = connection->id,
-                               .size = (uint32_t) event->size,
-                               .speaks_breadboard_1 = connection->speaks_breadboard_1};
+    head.connection = connection->id;
+    head.speaks_breadboard_1 = connection->speaks_breadboard_1;
     zchunk_extend (self->gathered, &head, sizeof (head));
-    zchunk_extend (self->gathered, event->payload, event->size);
+    zchunk_extend (self->gathered, json, head.size);
     connection->known = true;
     if (connection->speaks_breadboard_1 && connection->asked < UINT16_MAX)
         connection->asked++;
@@ -421,7 +424,8 @@ s_handle_message (const reassembly_event_t *event, void *arg)
     connection_t *connection = sender->connection;
     if (event->opcode == FRAME_TEXT) {
         connection->unfinished_ms = 0;
-        s_gather (self, connection, event);
+        s_gather (self, connection, (database_command_t){.size = (uint32_t) event->size},
+                  event->payload);
     }
     else if (event->opcode == FRAME_PING)
         s_owe_frame (self, connection, frame_new (FRAME_PONG, event->payload, event->size));
@@ -518,14 +522,14 @@ s_clamp (self_t *self, int64_t pages)
 }
 
 static void
-s_take_page (self_t *self, int64_t number, int64_t pages, parcel_t *parcel)
+s_take_page (self_t *self, int64_t number, int64_t pages, uint64_t etag, parcel_t *parcel)
 {
     if (pages < self->pages)
         s_clamp (self, pages);
     self->pages = pages;
     audience_t *audience = (audience_t *) zhashx_lookup (self->audiences, &number);
     if (audience)
-        s_renew (self, audience, parcel);
+        s_renew (self, audience, parcel, etag);
 }
 
 //  Takes an answer for one connection. One that shows a page moves the connection there, and must
@@ -575,12 +579,14 @@ s_take_published (self_t *self)
 {
     char *topic = NULL;
     uint64_t pages = 0;
+    uint64_t etag = 0;
     zframe_t *frame = NULL;
-    zsock_recv (self->published, "s8f", &topic, &pages, &frame);
+    zsock_recv (self->published, "s88f", &topic, &pages, &etag, &frame);
     bool hello = *topic == 't' && zframe_size (frame) == 0;
     parcel_t *parcel = parcel_new (&frame);
     if (*topic == 'p')
-        s_take_page (self, strtoll (topic + strlen ("page/"), NULL, 10), (int64_t) pages, parcel);
+        s_take_page (self, strtoll (topic + strlen ("page/"), NULL, 10), (int64_t) pages, etag,
+                     parcel);
     else
         s_take_answers (self, parcel);
     parcel_destroy (&parcel);
@@ -597,23 +603,45 @@ s_going_away (void)
     return frame_new_close (FRAME_CLOSE_GOING_AWAY, "the server goes away");
 }
 
+//  Puts a new connection on the page that it opens on. Page 1 is here; what another one looks like
+//  the database actor knows, which must hear of its viewers anyway.
+
+static void
+s_open (self_t *self, connection_t *connection, int64_t page, uint64_t etag)
+{
+    page = page < 1 ? 1 : page > self->pages ? self->pages : page;
+    audience_t *audience = s_audience (self, page);
+    audience_join (audience, connection);
+    connection->seen = audience->version;
+    if (page == 1) {
+        connection->seen -= etag != audience->etag; //  Then it is owed the page
+        return;
+    }
+    char json[80];
+    int size = snprintf (json, sizeof (json),
+                         "{\"action\":\"list messages\",\"data\":{\"page\":%" PRId64 "}}", page);
+    s_gather (self, connection,
+              (database_command_t){.size = (uint32_t) size, .opens = true, .etag = etag}, json);
+}
+
 static void
 s_take_arrival (self_t *self)
 {
     uint32_t descriptor = 0;
     uint8_t speaks_breadboard_1 = 0;
-    zsock_recv (self->arrivals, "41", &descriptor, &speaks_breadboard_1);
+    uint64_t page = 0;
+    uint64_t etag = 0;
+    zsock_recv (self->arrivals, "4188", &descriptor, &speaks_breadboard_1, &page, &etag);
     uint64_t id = ++self->last_id * (CONNECTIONS_THREADS_MAX + 1) + (uint64_t) self->number;
     connection_t *connection = connection_new (id, (int) descriptor);
     connection->speaks_breadboard_1 = speaks_breadboard_1 != 0;
     rate_limit_init (&connection->bucket, site_settings (self->site)->limits_burst, self->now_ms);
     zhashx_insert (self->table, &connection->id, connection);
-    audience_join (self->first, connection);
+    s_open (self, connection, (int64_t) page, etag);
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = connection};
     connection->events = EPOLLIN;
     if (epoll_ctl (self->epoll, EPOLL_CTL_ADD, connection->descriptor, &event) != 0)
-        connection->gone = true;                 //  Out of watches: max_user_watches, in epoll (7)
-    connection->seen = self->first->version - 1; //  It is owed the page
+        connection->gone = true; //  Out of watches: max_user_watches, in epoll (7)
     if (self->drained_ms)
         s_close (self, connection, s_going_away ());
     s_mark_dirty (self, connection);
@@ -959,7 +987,8 @@ s_client_new (zsock_t *handing_over)
     assert (rc == 0);
     self->descriptor = ends[0];
     metrics_add (METRICS_CONNECTIONS_OPEN, 1);
-    zsock_send (handing_over, "41s", (uint32_t) ends[1], 0, "192.0.2.1");
+    zsock_send (handing_over, "4188s", (uint32_t) ends[1], 0, (uint64_t) 1, (uint64_t) 0,
+                "192.0.2.1");
     return self;
 }
 

@@ -111,7 +111,7 @@ s_publish_page (self_t *self, page_t *page)
 {
     char topic[32];
     snprintf (topic, sizeof (topic), "page/%" PRId64 "/", page->number);
-    zsock_send (self->published, "s8f", topic, (uint64_t) page->pages, page->frame);
+    zsock_send (self->published, "s88f", topic, (uint64_t) page->pages, page->etag, page->frame);
     page->round = self->round;
 }
 
@@ -121,7 +121,7 @@ s_publish_to (self_t *self, int thread, const void *data, size_t size)
     char topic[16];
     snprintf (topic, sizeof (topic), "to/%d/", thread);
     zframe_t *frame = zframe_new (data, size);
-    zsock_send (self->published, "s8f", topic, (uint64_t) 0, frame);
+    zsock_send (self->published, "s88f", topic, (uint64_t) 0, (uint64_t) 0, frame);
     zframe_destroy (&frame);
 }
 
@@ -181,9 +181,11 @@ s_answer_list (self_t *self, const command_t *command)
 {
     page_t *page = s_page (self, command->page);
     viewers_move (self->viewers, command->connection, page->number);
-    if (command->ref)
+    if (command->etag == page->etag)
+        s_tell (self, command, page->number, NULL); //  It has just this
+    else if (command->ref)
         s_tell_frame (self, command, page->number,
-                      swap_new (command, "#messages__list", page->html));
+                      swap_new_list (command, page->html, page->number, page->pages, page->etag));
     else
         s_tell (self, command, page->number, page->frame);
 }
@@ -208,6 +210,8 @@ s_answer_write (self_t *self, const command_t *command)
 static void
 s_answer_connection (self_t *self, const command_t *command)
 {
+    if (command->code != COMMAND_OK && command->opens) //  It gets the page once that can be read
+        viewers_move (self->viewers, command->connection, command->page);
     if (command->code != COMMAND_OK)
         s_tell_frame (self, command, 0, swap_new_notice (self->site, command));
     else if (command->action == COMMAND_EDIT)
@@ -231,10 +235,10 @@ s_answer_request (self_t *self, const command_t *command)
     else if ((command->code == COMMAND_OK && command->action == COMMAND_EDIT) ||
              command->code == COMMAND_CONFLICT)
         text = form = swap_form_html (self->site, command);
-    zsock_send (self->commands, "f8s888s", command->requester, command->sequence,
+    zsock_send (self->commands, "f8s8888s", command->requester, command->sequence,
                 command_code_name (command->code), (uint64_t) command->id,
                 (uint64_t) (page ? page->number : 0), (uint64_t) (page ? page->pages : 0),
-                text ? text : "");
+                page ? page->etag : 0, text ? text : "");
     zstr_free (&form);
 }
 
@@ -904,6 +908,8 @@ s_take_commands (self_t *self, zframe_t *records)
                                           site_settings (self->site));
         command->connection = head.connection;
         command->speaks_breadboard_1 = head.speaks_breadboard_1;
+        command->opens = head.opens;
+        command->etag = head.etag;
         if (!head.speaks_breadboard_1)
             zstr_free (&command->ref); //  The plain protocol has no replies
         s_take_command (self, command);
@@ -961,9 +967,9 @@ s_answer_ready (self_t *self, zframe_t *requester, uint64_t sequence)
 {
     bool up = postgres_is_up (self->postgres) &&
               (!s_round_under_way (self) || zclock_mono () - self->round_ms < ROUND_LATE_MS);
-    zsock_send (self->commands, "f8s888s", requester, sequence,
+    zsock_send (self->commands, "f8s8888s", requester, sequence,
                 command_code_name (up ? COMMAND_OK : COMMAND_UNAVAILABLE), (uint64_t) 0,
-                (uint64_t) 0, (uint64_t) 0, "");
+                (uint64_t) 0, (uint64_t) 0, (uint64_t) 0, "");
 }
 
 //  Takes one zmsg from the ROUTER.
@@ -1249,7 +1255,7 @@ s_peer_send (peer_t *self, database_message_t kind, uint64_t number, const char 
 static void
 s_peer_send_command (peer_t *self, uint64_t connection, const char *json)
 {
-    database_command_t head = {connection, (uint32_t) strlen (json), 0};
+    database_command_t head = {.connection = connection, .size = (uint32_t) strlen (json)};
     zchunk_t *records = zchunk_new (&head, sizeof (head));
     zchunk_extend (records, json, strlen (json));
     zsock_send (self->commands, "18b", DATABASE_COMMANDS_SENT, (uint64_t) 5, zchunk_data (records),
@@ -1266,7 +1272,7 @@ s_peer_expect (peer_t *self, const char *topic, uint64_t number, const char *tex
     char *heard = NULL;
     uint64_t pages = 0;
     zframe_t *frame = NULL;
-    int rc = zsock_recv (self->published, "s8f", &heard, &pages, &frame);
+    int rc = zsock_recv (self->published, "s88f", &heard, &pages, NULL, &frame);
     assert (rc == 0 && streq (heard, topic));
     if (*topic == 't') {
         database_answer_t head;
@@ -1285,11 +1291,11 @@ s_peer_expect (peer_t *self, const char *topic, uint64_t number, const char *tex
 static void
 s_peer_expect_reply (peer_t *self, uint64_t sequence, const char *code, const char *text)
 {
-    uint64_t numbers[4] = {0, 0, 0, 0};
+    uint64_t numbers[5] = {0, 0, 0, 0, 0};
     char *heard = NULL;
     char *html = NULL;
-    int rc = zsock_recv (self->commands, "8s888s", &numbers[0], &heard, &numbers[1], &numbers[2],
-                         &numbers[3], &html);
+    int rc = zsock_recv (self->commands, "8s8888s", &numbers[0], &heard, &numbers[1], &numbers[2],
+                         &numbers[3], &numbers[4], &html);
     assert (rc == 0 && numbers[0] == sequence && streq (heard, code) && strstr (html, text));
     zstr_free (&heard);
     zstr_free (&html);

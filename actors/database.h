@@ -11,13 +11,15 @@
 //             [1: DATABASE_REQUEST][8: sequence][JSON]     from a civetweb thread: same commands
 //             [1: DATABASE_READY][8: sequence]             does PostgreSQL answer?
 //  answers    each REQUEST and READY, on the same socket
-//             [8: sequence][s: "ok" or an error code][8: id][8: page][8: pages][text]
+//             [8: sequence][s: "ok" or an error code][8: id][8: page][8: pages][8: etag][text]
 //             text is the list's or the edit form's HTML (after a conflict, too), or what is wrong,
 //             in words
 //  publishes  DATABASE_PUBLISHED  PUB that does not drop
-//             [page/N/][8: pages][frame]     page N changed; who was past the last page is on it now
-//             [to/K/][8: 0][records]         for connections of thread K: each record is a
-//                                            database_answer_t and its frame; none: answers a HELLO
+//             [page/N/][8: pages][8: etag][frame]  page N changed; who was past the last page is on it
+//                                                  now
+//             [to/K/][8: 0][8: 0][records]         for connections of thread K: each record is a
+//                                                  database_answer_t and its frame; none: answers a
+//                                                  HELLO
 //  full       once DATABASE_QUEUE commands wait, no more are taken; then DATABASE_SENT zmsgs of each
 //             sender wait on their way, and after that its zmq_send fails with EAGAIN: it answers
 //             "busy" itself
@@ -48,8 +50,10 @@ typedef enum {
 //  What stands before the JSON of a client's command
 typedef struct {
     uint64_t connection;
+    uint64_t etag; //  Of the state of the page that the client has; 0: none
     uint32_t size; //  Of the JSON, in bytes
-    uint32_t speaks_breadboard_1;
+    uint16_t speaks_breadboard_1;
+    uint16_t opens; //  The connection's first "list messages", which its thread wrote
 } database_command_t;
 
 //  What stands before the frame of an answer

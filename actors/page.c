@@ -2,7 +2,7 @@
 //  wrapped for the browser (swap), is the ready frame that every viewer of the page gets.
 //
 //  The etag is FNV-1a, 64 bits (Fowler, Noll, Vo; isthe.com/chongo/tech/comp/fnv): it only has to tell
-//  two states of one page apart.
+//  two states of one page apart, and to be the same on each server. Clients see it, too.
 
 #include "actors/page.h"
 #include "actors/scratch.h"
@@ -113,7 +113,7 @@ page_new (const site_t *site, int64_t number, int64_t pages, const PGresult *res
     if (data) {
         self->html = mustache_render (site_templates (site), "list.html", data, NULL);
         self->etag = s_hash (self->html);
-        self->frame = swap_new (NULL, "#messages__list", self->html);
+        self->frame = swap_new_list (NULL, self->html, number, self->pages, self->etag);
         json_decref (data);
     }
     if (!self->frame)

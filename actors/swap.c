@@ -75,8 +75,11 @@ s_frame (const char *const *pieces, size_t count)
     return frame;
 }
 
-zframe_t *
-swap_new (const command_t *command, const char *selector, const char *html)
+//  place stands behind the html, up to the quote before etag; "": it is no page of the list.
+
+static zframe_t *
+s_swap (const command_t *command, const char *selector, const char *html, const char *place,
+        const char *etag)
 {
     static const command_t none = {.code = COMMAND_OK};
     command = command ? command : &none;
@@ -89,6 +92,8 @@ swap_new (const command_t *command, const char *selector, const char *html)
         selector,
         "\",\"html\":\"",
         html,
+        place,
+        etag,
         ref ? "\",\"ref\":\"" : "",
         ref ? ref : "",
         failed ? "\",\"status\":\"error\",\"error\":{\"code\":\""
@@ -102,6 +107,24 @@ swap_new (const command_t *command, const char *selector, const char *html)
                  : "",
     };
     return s_frame (pieces, sizeof (pieces) / sizeof (pieces[0]));
+}
+
+zframe_t *
+swap_new (const command_t *command, const char *selector, const char *html)
+{
+    return s_swap (command, selector, html, "", "");
+}
+
+zframe_t *
+swap_new_list (const command_t *command, const char *html, int64_t number, int64_t pages,
+               uint64_t etag)
+{
+    char place[80];
+    char digits[17];
+    snprintf (place, sizeof (place), "\",\"page\":%" PRId64 ",\"pages\":%" PRId64 ",\"etag\":\"",
+              number, pages);
+    snprintf (digits, sizeof (digits), "%016" PRIx64, etag);
+    return s_swap (command, "#messages__list", html, place, digits);
 }
 
 zframe_t *
@@ -194,6 +217,10 @@ swap_test (bool verbose)
     command_t ok = {.ref = "r\"1", .speaks_breadboard_1 = true, .id = 7};
     s_expect (swap_new_ok (&ok), "{\"ref\":\"r\\\"1\",\"status\":\"ok\",\"id\":7}");
     s_expect (swap_new (&ok, "#a", ""), "\"ref\":\"r\\\"1\",\"status\":\"ok\"}");
+    s_expect (swap_new_list (NULL, "<p>", 2, 3, 0xABC),
+              "\"html\":\"<p>\",\"page\":2,\"pages\":3,\"etag\":\"0000000000000abc\"}");
+    s_expect (swap_new_list (&ok, "", 2, 3, 1),
+              "\"etag\":\"0000000000000001\",\"ref\":\"r\\\"1\",");
 
     site_t *site = scratch_site ();
     command_t busy = {.code = COMMAND_BUSY, .reason = "Come <back>"};

@@ -16,6 +16,10 @@
 //  that: when the client speaks breadboard.1 it carries its ref, its status, and its error if any.
 zframe_t *swap_new (const command_t *command, const char *selector, const char *html);
 
+//  The same for a page of the list: its html, its number, how many pages there are, and its etag.
+zframe_t *swap_new_list (const command_t *command, const char *html, int64_t number, int64_t pages,
+                         uint64_t etag);
+
 //  The frame for a command that failed: what is wrong, in #notices; or after a conflict, to one who
 //  speaks breadboard.1, the edit form with both texts.
 zframe_t *swap_new_notice (const site_t *site, const command_t *command);

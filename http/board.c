@@ -89,6 +89,19 @@ s_wanted_page (const char *query)
     return wanted;
 }
 
+//  Where the list is: what the script needs to tell whether its frames are older or newer.
+
+static void
+s_set_place (json_t *data, const reply_t *list)
+{
+    char etag[17] = "";
+    if (list->etag)
+        snprintf (etag, sizeof (etag), "%016" PRIx64, list->etag);
+    json_object_set_new (data, "page", json_integer (list->page ? (json_int_t) list->page : 1));
+    json_object_set_new (data, "pages", json_integer (list->pages ? (json_int_t) list->pages : 1));
+    json_object_set_new (data, "etag", json_string (etag));
+}
+
 //  Answers with the page: the list as the database actor has it, and the form with what was typed
 //  (NULL: nothing yet) and what is wrong with it. A status of 0 is the list's own.
 
@@ -100,7 +113,7 @@ s_answer_index (struct mg_connection *conn, int status, const char *page, const 
     reply_t *list = worker_ask (worker_of (conn), "list messages", &wanted);
     bool unavailable = !streq (list->status, "ok");
     json_t *data = s_page_data (conn);
-    json_object_set_new (data, "page", json_integer ((json_int_t) list->page));
+    s_set_place (data, list);
     json_object_set_new (data, "unavailable", json_boolean (unavailable));
     s_set_text (data, "list", unavailable ? "" : list->text);
     s_set_text (data, "author", form_get (typed, "author"));

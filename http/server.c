@@ -552,16 +552,16 @@ s_test_answer (zsock_t *router, zframe_t *sender, uint64_t sequence, json_t *com
         const char *value = json_string_value (json_object_get (data, s_test_answers[at].key));
         if (streq (action, s_test_answers[at].action) && value &&
             streq (value, s_test_answers[at].value)) {
-            zsock_send (router, "f8s888s", sender, sequence, s_test_answers[at].status,
+            zsock_send (router, "f8s8888s", sender, sequence, s_test_answers[at].status,
                         (uint64_t) 7, (uint64_t) s_test_answers[at].page, (uint64_t) 9,
-                        s_test_answers[at].text);
+                        (uint64_t) 0xABC, s_test_answers[at].text);
             return;
         }
     }
     //  Whatever is not in the table gets an answer, but a late one
     zclock_sleep (WORKER_PATIENCE_MS + 200);
-    zsock_send (router, "f8s888s", sender, sequence, "ok", (uint64_t) 0, (uint64_t) 0, (uint64_t) 0,
-                "late");
+    zsock_send (router, "f8s8888s", sender, sequence, "ok", (uint64_t) 0, (uint64_t) 0,
+                (uint64_t) 0, (uint64_t) 0, "late");
 }
 
 static void
@@ -582,8 +582,8 @@ s_test_database (zsock_t *pipe, void *args)
         char *text = zmsg_popstr (rest);
         json_t *command = text ? json_loads (text, 0, NULL) : NULL;
         if (kind == DATABASE_READY)
-            zsock_send (router, "f8s888s", sender, sequence, "ok", (uint64_t) 0, (uint64_t) 0,
-                        (uint64_t) 0, "");
+            zsock_send (router, "f8s8888s", sender, sequence, "ok", (uint64_t) 0, (uint64_t) 0,
+                        (uint64_t) 0, (uint64_t) 0, "");
         else
             s_test_answer (router, sender, sequence, command);
         json_decref (command);
@@ -836,10 +836,13 @@ s_test_take (zsock_t *connections, bool subprotocol)
 {
     uint32_t descriptor;
     uint8_t speaks;
+    uint64_t page;
+    uint64_t etag;
     char *address;
-    int rc = zsock_recv (connections, "41s", &descriptor, &speaks, &address);
+    int rc = zsock_recv (connections, "4188s", &descriptor, &speaks, &page, &etag, &address);
     assert (rc == 0);
     assert (descriptor >= TEST_BASE && speaks == subprotocol && streq (address, "127.0.0.1"));
+    assert (page == 1 && etag == 0);
     assert (fcntl ((int) descriptor, F_GETFL) & O_NONBLOCK);
     zstr_free (&address);
     return (int) descriptor;

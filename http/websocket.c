@@ -17,6 +17,7 @@
 #include "actors/metrics.h"
 #include "config/log.h"
 #include "http/answer.h"
+#include "http/form.h"
 #include "http/request.h"
 #include "http/worker.h"
 
@@ -130,6 +131,23 @@ s_offers_subprotocol (const struct mg_request_info *info)
     return request_has_word (info, "Sec-WebSocket-Protocol", WEBSOCKET_SUBPROTOCOL);
 }
 
+//  The page that the client wants to open on, and the state of it that it has, as its query says:
+//  page=N&etag=E. What is malformed counts as absent: page 1, and no state (0).
+
+static void
+s_read_opening (const struct mg_request_info *info, int64_t *page_p, uint64_t *etag_p)
+{
+    const char *query = info->query_string ? info->query_string : "";
+    json_t *fields = form_parse (query, strlen (query));
+    const char *page = fields ? form_get (fields, "page") : "";
+    const char *etag = fields ? form_get (fields, "etag") : "";
+    bool is_page = *page && page[strspn (page, "0123456789")] == '\0';
+    bool is_etag = strlen (etag) == 16 && strspn (etag, "0123456789abcdef") == 16;
+    *page_p = is_page ? strtoll (page, NULL, 10) : 1; //  INT64_MAX when it is more
+    *etag_p = is_etag ? strtoull (etag, NULL, 16) : 0;
+    json_decref (fields);
+}
+
 //  Answers on a socket that is ours now.
 
 static void
@@ -138,11 +156,14 @@ s_welcome (worker_t *worker, int descriptor, const struct mg_request_info *info)
     char buffer[INET6_ADDRSTRLEN];
     const char *address = request_address (info, worker_settings (worker), buffer);
     bool subprotocol = s_offers_subprotocol (info);
+    int64_t page;
+    uint64_t etag;
+    s_read_opening (info, &page, &etag);
     if (s_prepare (descriptor) != 0 || s_send_accepted (descriptor, info, subprotocol) != 0)
         close (descriptor);
     else if (takeover_unread (descriptor, worker_consumed (worker)) != 0)
         s_refuse (descriptor, 1002);
-    else if (worker_hand_over (worker, descriptor, subprotocol, address) != 0)
+    else if (worker_hand_over (worker, descriptor, subprotocol, page, etag, address) != 0)
         log_warning ("websocket: a connection thread's queue is full");
 }
 

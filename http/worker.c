@@ -217,11 +217,12 @@ worker_reserve (worker_t *self)
 }
 
 int
-worker_hand_over (worker_t *self, int descriptor, bool subprotocol, const char *address)
+worker_hand_over (worker_t *self, int descriptor, bool subprotocol, int64_t page, uint64_t etag,
+                  const char *address)
 {
     assert (self->reserved);
-    if (zsock_send (self->connections, "41s", (uint32_t) descriptor, (uint8_t) subprotocol,
-                    address) != 0) {
+    if (zsock_send (self->connections, "4188s", (uint32_t) descriptor, (uint8_t) subprotocol,
+                    (uint64_t) page, etag, address) != 0) {
         close (descriptor);
         return -1;
     }
@@ -266,8 +267,8 @@ s_await (worker_t *self)
         zsock_set_rcvtimeo (self->database, (int) left);
         uint64_t sequence = 0;
         reply = (reply_t *) zmalloc (sizeof (reply_t));
-        int rc = zsock_recv (self->database, "8s888s", &sequence, &reply->status, &reply->id,
-                             &reply->page, &reply->pages, &reply->text);
+        int rc = zsock_recv (self->database, "8s8888s", &sequence, &reply->status, &reply->id,
+                             &reply->page, &reply->pages, &reply->etag, &reply->text);
         if (rc != 0 || sequence != self->sequence)
             reply_destroy (&reply);
     }

@@ -40,7 +40,8 @@ typedef struct {
     uint64_t id;
     uint64_t page;
     uint64_t pages;
-    char *text; //  HTML, or what is wrong in words
+    uint64_t etag; //  Of the page
+    char *text;    //  HTML, or what is wrong in words
 } reply_t;
 
 typedef struct worker worker_t;
@@ -86,9 +87,11 @@ bool worker_has_body (const worker_t *self);
 //  it on, the request's end counts it out again.
 bool worker_reserve (worker_t *self);
 
-//  Gives a socket that was taken over to a connection thread; closes it, and returns -1, when that
-//  thread's queue is full.
-int worker_hand_over (worker_t *self, int descriptor, bool subprotocol, const char *address);
+//  Gives a socket that was taken over to a connection thread, which opens it on the page of which the
+//  client has the state that etag names (0: none). Closes it, and returns -1, when that thread's
+//  queue is full.
+int worker_hand_over (worker_t *self, int descriptor, bool subprotocol, int64_t page, uint64_t etag,
+                      const char *address);
 
 //  Sends a command of the contract to the database actor and waits for the answer. Takes data in any
 //  case. Always returns an answer, caller's to destroy: "busy" when the actor's queue is full,
