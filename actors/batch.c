@@ -11,13 +11,28 @@
 //  In doubt. When a connection breaks, a transaction whose Sync was sent may have been committed. The
 //  next connection first makes sure that the old one can commit no more (postgres). Then the commands
 //  run again, singly, and the statements themselves find out: an add has a key, which is stored once
-//  whoever tries; a delete that finds nothing has done its work; an update that finds its own text
+//  whoever tries; so has a delete that can be undone; any other that finds nothing has done its work; an update that finds its own text
 //  has, too, when no version stands against it. What cannot be told so is unsettled.
 
 #include "actors/batch.h"
 #include "actors/schema.h"
 #include "actors/scratch.h"
 #include "config/log.h"
+
+//  How long a delete can be undone. People are offered 10 s; the rest is for slow networks
+#define UNDO_TIME "interval '20 s'"
+
+//  The deleted message $1 that can be restored with the key $2
+#define RESTORABLE                                                           \
+    "id = $1 AND deletion = $2 AND restored_at IS NULL AND text IS NOT NULL" \
+    " AND deleted_at > now() - " UNDO_TIME
+
+//  Ends an insertion of a deleted message: one that was restored and is deleted again is there already
+#define REPLACE                                                                        \
+    " ON CONFLICT (id) DO UPDATE SET (key, deletion, deleted_at, restored_at,"         \
+    " author, text, created_at, version) = (excluded.key, excluded.deletion,"          \
+    " excluded.deleted_at, NULL, excluded.author, excluded.text, excluded.created_at," \
+    " excluded.version))"
 
 const postgres_statement_t batch_statements[] = {
     {"add", "INSERT INTO messages (author, text, created_at, key)"
@@ -27,9 +42,13 @@ const postgres_statement_t batch_statements[] = {
     {"add once", "WITH new AS (SELECT * FROM unnest($1::text[], $2::text[], $3::uuid[])"
                  " WITH ORDINALITY AS new (author, text, key, place)),"
                  " added AS (INSERT INTO messages (author, text, created_at, key)"
-                 " SELECT author, text, now(), key FROM new ON CONFLICT (key) DO NOTHING"
-                 " RETURNING id, key)"
-                 " SELECT coalesce(added.id, messages.id), added.id IS NOT NULL"
+                 " SELECT author, text, now(), key FROM new"
+                 " WHERE NOT EXISTS (SELECT FROM messages WHERE messages.key = new.key)"
+                 " AND NOT EXISTS (SELECT FROM breadboard_deleted AS gone WHERE gone.key = new.key)"
+                 " ORDER BY place ON CONFLICT (key) DO NOTHING RETURNING id, key)"
+                 " SELECT coalesce(added.id, messages.id, (SELECT gone.id"
+                 " FROM breadboard_deleted AS gone WHERE gone.key = new.key LIMIT 1)),"
+                 " added.id IS NOT NULL"
                  " FROM new LEFT JOIN added USING (key) LEFT JOIN messages USING (key)"
                  " ORDER BY place"},
     {"edit", "SELECT author, text, version FROM messages WHERE id = $1"},
@@ -42,7 +61,38 @@ const postgres_statement_t batch_statements[] = {
      " SELECT EXISTS (SELECT FROM changed),"
      " author = $2 AND text = $3 AND version = $4::integer + 1, author, text, version"
      " FROM messages WHERE id = $1"},
-    {"delete", "DELETE FROM messages WHERE id = $1 RETURNING id"},
+    {"delete", "WITH gone AS (DELETE FROM messages WHERE id = $1 RETURNING id, key),"
+               " kept AS (INSERT INTO breadboard_deleted (id, key, deleted_at)"
+               " SELECT id, key, now() FROM gone WHERE substr(key::text, 15, 1) <> '8'" REPLACE
+               " SELECT id FROM gone"},
+    {"delete once",
+     "WITH gone AS (DELETE FROM messages WHERE id = $1 AND NOT EXISTS"
+     " (SELECT FROM breadboard_deleted WHERE id = $1 AND deletion = $2)"
+     " RETURNING id, key, author, text, created_at, version),"
+     " kept AS (INSERT INTO breadboard_deleted"
+     " (id, key, deletion, deleted_at, author, text, created_at, version)"
+     " SELECT id, key, $2, now(), author, text, created_at, version FROM gone" REPLACE
+     " SELECT id, true FROM gone"
+     " UNION ALL SELECT id, false FROM breadboard_deleted WHERE id = $1 AND deletion = $2"
+     " UNION ALL SELECT NULL, false FROM messages WHERE id = $1 LIMIT 1"},
+    {"restore",
+     "WITH back AS (UPDATE breadboard_deleted SET restored_at = now() WHERE " RESTORABLE
+     " RETURNING id, author, text, created_at, key, version),"
+     " restored AS (INSERT INTO messages (id, author, text, created_at, key, version)"
+     " SELECT * FROM back RETURNING id)"
+     " SELECT id, true FROM restored"
+     " UNION ALL SELECT id, false FROM breadboard_deleted"
+     " WHERE id = $1 AND deletion = $2 AND restored_at IS NOT NULL"
+     " UNION ALL SELECT NULL, false FROM breadboard_deleted WHERE " RESTORABLE " LIMIT 1"},
+    {"find", "SELECT author, text, (SELECT count(*) FROM messages AS newer"
+             " WHERE (newer.created_at, newer.id) > (messages.created_at, messages.id))"
+             " FROM messages WHERE id = $1"},
+    {"sweep", "WITH forgotten AS (DELETE FROM breadboard_deleted"
+              " WHERE deleted_at < now() - interval '1 day')"
+              " UPDATE breadboard_deleted"
+              " SET author = NULL, text = NULL, created_at = NULL, version = NULL"
+              " WHERE text IS NOT NULL AND deleted_at <= now() - " UNDO_TIME
+              " AND deleted_at >= now() - interval '1 day'"},
     {"announce", "SELECT pg_notify('breadboard', current_setting('breadboard.origin')"
                  " || ' ' || pg_current_xact_id() || ' BATCH many')"},
     {"take back", "SELECT $1::integer"}, //  Fails, as its parameter is no number
@@ -225,10 +275,18 @@ s_send_by_id (postgres_t *postgres, const command_t *command)
     snprintf (id, sizeof (id), "%" PRId64, command->id);
     snprintf (version, sizeof (version), "%" PRId64, command->version);
     const char *const values[] = {id, command->author, command->text, version};
+    const char *const keyed[] = {id, command->key};
     if (command->action == COMMAND_EDIT)
         postgres_query (postgres, "edit", 1, values);
+    else if (command->action == COMMAND_FIND)
+        postgres_query (postgres, "find", 1, values);
+    else if (command->action == COMMAND_SWEEP)
+        postgres_query (postgres, "sweep", 0, NULL);
+    else if (command->action == COMMAND_RESTORE)
+        postgres_query (postgres, "restore", 2, keyed);
     else if (command->action == COMMAND_DELETE)
-        postgres_query (postgres, "delete", 1, values);
+        postgres_query (postgres, *command->key ? "delete once" : "delete", *command->key ? 2 : 1,
+                        keyed);
     else if (command->version > 0)
         postgres_query (postgres, "update version", 4, values);
     else
@@ -328,8 +386,10 @@ s_not_found (command_t *command)
                   "There is no such message; it may have been deleted.");
 }
 
+//  The message as it is stored, for a form; the third column is what the action wants beside it.
+
 static void
-s_take_edit (command_t *command, const PGresult *result)
+s_take_message (command_t *command, const PGresult *result)
 {
     if (PQntuples (result) == 0) {
         s_not_found (command);
@@ -339,7 +399,11 @@ s_take_edit (command_t *command, const PGresult *result)
     zstr_free (&command->text);
     command->author = strdup (PQgetvalue (result, 0, 0));
     command->text = strdup (PQgetvalue (result, 0, 1));
-    command->version = strtoll (PQgetvalue (result, 0, 2), NULL, 10);
+    int64_t number = strtoll (PQgetvalue (result, 0, 2), NULL, 10);
+    if (command->action == COMMAND_EDIT)
+        command->version = number;
+    else
+        command->newer = number;
     if (!command->author || !command->text)
         command_fail (command, COMMAND_UNAVAILABLE, "The server is out of memory.");
 }
@@ -394,16 +458,34 @@ s_take_adds (command_t *const *commands, size_t count, const PGresult *result)
     }
 }
 
+//  A delete with a key, or what undoes it: a row tells whether that was done now, or before.
+
+static void
+s_take_keyed (command_t *command, const PGresult *result)
+{
+    bool now = PQntuples (result) > 0 && *PQgetvalue (result, 0, 1) == 't';
+    if (PQntuples (result) == 0)
+        s_not_found (command);
+    else if (PQgetisnull (result, 0, 0)) //  Another server does it at this very moment
+        command_fail (command, COMMAND_BUSY, "The message is being changed; try again.");
+    else if (command->action == COMMAND_DELETE)
+        command->deleted = now;
+    else
+        command->stored = now;
+}
+
 static void
 s_take_rows (command_t *const *commands, size_t count, const PGresult *result)
 {
     command_t *command = commands[0];
     if (command->action == COMMAND_ADD)
         s_take_adds (commands, count, result);
-    else if (command->action == COMMAND_EDIT)
-        s_take_edit (command, result);
+    else if (command->action == COMMAND_EDIT || command->action == COMMAND_FIND)
+        s_take_message (command, result);
     else if (command->action == COMMAND_UPDATE)
         s_take_update (command, result);
+    else if (*command->key)
+        s_take_keyed (command, result);
     else {
         command->deleted = PQntuples (result) > 0;
         if (!command->deleted && !command->doubtful)
@@ -790,6 +872,72 @@ s_test_doubt (const scratch_t *scratch, int64_t id)
     batch_destroy (&batch);
 }
 
+//  A delete with a key can be undone with it, each of the two is done once, and a key of an add that was
+//  deleted since is not stored again.
+
+#define UNDO  ",\"key\":\"8f14e45f-ceea-467f-9e53-0a5d5b7c1d01\""
+#define OTHER ",\"key\":\"8f14e45f-ceea-467f-9e53-0a5d5b7c1d02\""
+
+static void
+s_test_undo (const scratch_t *scratch, int64_t id)
+{
+    batch_t *batch = batch_new ();
+    s_add_change (batch, "delete message", id, UNDO);
+    s_add_change (batch, "delete message", id, UNDO);
+    s_add_change (batch, "delete message", id, OTHER);
+    s_add_message (batch, "one", KEY_1); //  Whose it was
+    s_add_change (batch, "restore message", id, OTHER);
+    s_add_change (batch, "restore message", id, UNDO);
+    s_add_change (batch, "restore message", id, UNDO);
+    s_add_change (batch, "delete message", id, UNDO); //  A late copy: it has been done
+    s_run_batch (scratch, batch);
+    assert (batch_command (batch, 0)->deleted && batch_command (batch, 0)->code == COMMAND_OK);
+    assert (!batch_command (batch, 1)->deleted && batch_command (batch, 1)->code == COMMAND_OK);
+    assert (batch_command (batch, 2)->code == COMMAND_NOT_FOUND);
+    assert (batch_command (batch, 3)->id == id && !batch_command (batch, 3)->stored);
+    assert (batch_command (batch, 4)->code == COMMAND_NOT_FOUND);
+    assert (batch_command (batch, 5)->stored && batch_command (batch, 5)->code == COMMAND_OK);
+    assert (!batch_command (batch, 6)->stored && batch_command (batch, 6)->code == COMMAND_OK);
+    assert (!batch_command (batch, 7)->deleted && batch_command (batch, 7)->code == COMMAND_OK);
+    batch_destroy (&batch);
+    char *message = scratch_sql (scratch, "SELECT author || text || version FROM messages"
+                                          " WHERE key = '" KEY_1 "'");
+    assert (streq (message, "Bobnew2"));
+    zstr_free (&message);
+}
+
+//  What was deleted long enough ago is forgotten: first its text, then that it ever was.
+
+static void
+s_test_sweep (const scratch_t *scratch, int64_t id)
+{
+    batch_t *batch = batch_new ();
+    s_add_change (batch, "delete message", id, OTHER);
+    s_run_batch (scratch, batch);
+    batch_destroy (&batch);
+    for (int times = 0; times < 2; times++) {
+        char *left = scratch_sql (scratch, "SELECT count(text) || ' ' || count(*)"
+                                           " FROM breadboard_deleted");
+        assert (streq (left, times == 0 ? "1 1" : "0 1"));
+        zstr_free (&left);
+        scratch_run (scratch,
+                     times == 0
+                         ? "UPDATE breadboard_deleted SET deleted_at = now() - '20 s'::interval"
+                         : "UPDATE breadboard_deleted SET deleted_at = now() - '25 h'::interval");
+        batch = batch_new ();
+        command_t *sweep = command_new_own (COMMAND_SWEEP, 0);
+        batch_add (batch, &sweep);
+        s_add_change (batch, "restore message", id, OTHER);
+        s_run_batch (scratch, batch);
+        assert (batch_command (batch, 0)->code == COMMAND_OK);
+        assert (batch_command (batch, 1)->code == COMMAND_NOT_FOUND);
+        batch_destroy (&batch);
+    }
+    char *left = scratch_sql (scratch, "SELECT count(*) FROM breadboard_deleted");
+    assert (streq (left, "0"));
+    zstr_free (&left);
+}
+
 //  What was sent and then voided has no effect, and its commands can be sent in another batch.
 
 static void
@@ -853,6 +1001,8 @@ batch_test (bool verbose)
     s_test_lock (scratch, id);
     s_test_doubt (scratch, id);
     s_test_void (scratch);
+    s_test_undo (scratch, id);
+    s_test_sweep (scratch, id);
     scratch_destroy (&scratch);
     printf ("OK\n");
 }

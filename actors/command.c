@@ -8,7 +8,6 @@
 #include "http/utf8.h"
 
 #include <jansson.h>
-#include <sys/random.h>
 
 //  The column is an integer of 32 bits, and PostgreSQL adds one to what we send
 #define VERSION_MAX (INT32_MAX - 1)
@@ -31,7 +30,7 @@ static const char *const s_code_names[] = {
 static const char *const s_action_names[] = {
     [COMMAND_ADD] = "add message",       [COMMAND_LIST] = "list messages",
     [COMMAND_EDIT] = "open edit page",   [COMMAND_UPDATE] = "update message",
-    [COMMAND_DELETE] = "delete message",
+    [COMMAND_DELETE] = "delete message", [COMMAND_RESTORE] = "restore message",
 };
 
 const char *
@@ -44,7 +43,7 @@ bool
 command_writes (const command_t *self)
 {
     return self->action == COMMAND_ADD || self->action == COMMAND_UPDATE ||
-           self->action == COMMAND_DELETE;
+           self->action == COMMAND_DELETE || self->action == COMMAND_RESTORE;
 }
 
 void
@@ -206,63 +205,32 @@ s_read_version (command_t *self, const json_t *data)
         self->version = VERSION_MAX; //  No message ever gets there, so it is a conflict
 }
 
-//  Whether text is a UUID in the form of RFC 4122, section 3.
-
-static bool
-s_is_uuid (const char *text, size_t size)
-{
-    if (size != 36)
-        return false;
-    for (size_t at = 0; at < 36; at++) {
-        bool dash = at == 8 || at == 13 || at == 18 || at == 23;
-        if (dash ? text[at] != '-' : !isxdigit ((unsigned char) text[at]))
-            return false;
-    }
-    return true;
-}
-
-//  Makes a random UUID, RFC 4122, section 4.4. (zuuid_new () seeds rand () anew each time.) Random
-//  bytes are taken from the kernel for many at once.
-
-static void
-s_make_key (char key[37])
-{
-    static _Thread_local byte pool[16 * 16];
-    static _Thread_local size_t used = sizeof (pool);
-    if (used == sizeof (pool)) {
-        ssize_t rc = getrandom (pool, sizeof (pool), 0);
-        assert (rc == sizeof (pool)); //  Up to 256 bytes it cannot fail, nor be cut short
-        used = 0;
-    }
-    byte *random = pool + used;
-    used += 16;
-    random[6] = (byte) ((random[6] & 0x0F) | 0x40);
-    random[8] = (byte) ((random[8] & 0x3F) | 0x80);
-    static const char digits[] = "0123456789abcdef";
-    for (size_t at = 0; at < 16; at++) {
-        if (at == 4 || at == 6 || at == 8 || at == 10)
-            *key++ = '-';
-        *key++ = digits[random[at] >> 4];
-        *key++ = digits[random[at] & 15];
-    }
-    *key = 0;
-}
-
-//  Each add has a key: by it alone can be told whether one that was in doubt had been stored.
+//  Each add has a key: by it alone can be told whether one that was in doubt had been stored. A delete
+//  has one when its client may want to undo it, and so has whatever undoes it.
 
 static void
 s_read_key (command_t *self, const json_t *data)
 {
     const json_t *value = json_object_get (data, "key");
     if (!value) {
-        s_make_key (self->key);
-        self->own_key = true;
+        self->own_key = self->action == COMMAND_ADD;
+        if (self->own_key)
+            uuid_make (self->key, UUID_OWN);
+        else if (self->action == COMMAND_RESTORE)
+            command_fail (self, COMMAND_INVALID, "key is missing.");
     }
     else if (json_is_string (value) &&
-             s_is_uuid (json_string_value (value), json_string_length (value)))
+             uuid_is (json_string_value (value), json_string_length (value)))
         snprintf (self->key, sizeof (self->key), "%s", json_string_value (value));
     else
         command_fail (self, COMMAND_INVALID, "key must be a UUID.");
+}
+
+static bool
+s_may_have_key (const command_t *self)
+{
+    return self->action == COMMAND_ADD || self->action == COMMAND_DELETE ||
+           self->action == COMMAND_RESTORE;
 }
 
 static command_action_t
@@ -272,7 +240,7 @@ s_read_action (const json_t *root)
     const char *name = json_string_value (value);
     if (!name || strlen (name) != json_string_length (value))
         return COMMAND_NONE; //  A NUL in it must not hide what follows
-    for (int action = COMMAND_ADD; action < COMMAND_NONE; action++)
+    for (int action = COMMAND_ADD; action <= COMMAND_RESTORE; action++)
         if (streq (name, s_action_names[action]))
             return (command_action_t) action;
     return COMMAND_NONE;
@@ -312,7 +280,7 @@ s_read_request (command_t *self, const json_t *root, const settings_t *settings)
         s_read_id (self, data);
     if (self->code == COMMAND_OK && self->action == COMMAND_UPDATE)
         s_read_version (self, data);
-    if (self->code == COMMAND_OK && self->action == COMMAND_ADD)
+    if (self->code == COMMAND_OK && s_may_have_key (self))
         s_read_key (self, data);
     if (self->code == COMMAND_OK && (self->action == COMMAND_ADD || self->action == COMMAND_UPDATE))
         s_read_texts (self, data, settings);
@@ -329,6 +297,17 @@ command_new (const char *json, size_t size, const settings_t *settings)
     else
         s_read_request (self, root, settings);
     json_decref (root);
+    return self;
+}
+
+command_t *
+command_new_own (command_action_t action, int64_t id)
+{
+    assert (action == COMMAND_FIND || action == COMMAND_SWEEP);
+    command_t *self = (command_t *) zmalloc (sizeof (command_t));
+    self->action = action;
+    self->id = id;
+    self->left = action == COMMAND_SWEEP; //  Nobody asks
     return self;
 }
 
@@ -380,7 +359,22 @@ s_test_good (void)
                                 COMMAND_OK);
     assert (self->action == COMMAND_ADD && command_writes (self));
     assert (streq (self->author, "Ann") && streq (self->text, "a\nb"));
-    assert (s_is_uuid (self->key, strlen (self->key)));
+    assert (self->own_key && uuid_is (self->key, strlen (self->key)));
+    command_destroy (&self);
+
+    self = s_expect ("{\"action\":\"restore message\",\"data\":{\"id\":7,"
+                     "\"key\":\"8f14e45f-ceea-467f-9e53-0a5d5b7c1c01\"}}",
+                     COMMAND_OK);
+    assert (self->action == COMMAND_RESTORE && command_writes (self) && !self->own_key);
+    assert (self->id == 7 && streq (self->key, "8f14e45f-ceea-467f-9e53-0a5d5b7c1c01"));
+    command_destroy (&self);
+
+    self = s_expect ("{\"action\":\"delete message\",\"data\":{\"id\":7}}", COMMAND_OK);
+    assert (!*self->key && !self->own_key);
+    command_destroy (&self);
+
+    self = command_new_own (COMMAND_FIND, 7);
+    assert (self->code == COMMAND_OK && self->id == 7 && !command_writes (self));
     command_destroy (&self);
 
     self = s_expect ("{\"ref\":\"r1\",\"action\":\"delete message\",\"data\":{}}", COMMAND_INVALID);
@@ -455,6 +449,9 @@ s_test_invalid (void)
         COMMAND_INVALID);
     s_expect_only ("{\"action\": \"add message\", \"data\": {\"author\": \"a\", \"text\": \"b\", "
                    "\"key\": \"no-uuid\"}}",
+                   COMMAND_INVALID);
+    s_expect_only ("{\"action\": \"restore message\", \"data\": {\"id\": 1}}", COMMAND_INVALID);
+    s_expect_only ("{\"action\": \"delete message\", \"data\": {\"id\": 1, \"key\": 1}}",
                    COMMAND_INVALID);
     command_t *self = s_expect ("{\"action\": \"add message\", \"data\": "
                                 "{\"author\": \"elevenchars\", \"text\": \"b\"}}",

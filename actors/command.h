@@ -9,6 +9,7 @@
 
 #include <czmq.h>
 
+#include "actors/uuid.h"
 #include "config/settings.h"
 
 typedef enum {
@@ -17,7 +18,10 @@ typedef enum {
     COMMAND_EDIT, //  Opens the edit form, changes nothing
     COMMAND_UPDATE,
     COMMAND_DELETE,
-    COMMAND_NONE //  Not one that we know
+    COMMAND_RESTORE, //  Undoes a delete
+    COMMAND_FIND,    //  Our own: what message is that, and which page is it on?
+    COMMAND_SWEEP,   //  Our own: forgets what was deleted long enough ago
+    COMMAND_NONE     //  Not one that we know
 } command_action_t;
 
 typedef enum {
@@ -32,17 +36,18 @@ typedef enum {
 
 typedef struct {
     command_action_t action;
-    int64_t id;      //  UPDATE, DELETE, EDIT: the message; ADD: the new one, once stored
+    int64_t id;      //  The message; ADD: the new one, once stored
     int64_t page;    //  LIST; never below 1
+    int64_t newer;   //  FIND: how many messages stand before it
     int64_t version; //  UPDATE: that the client saw, 0: it did not say, after a conflict the stored
                      //  one; EDIT: the stored one
     char *author;    //  Owned; trimmed; NULL where the action has none
     char *text;      //  Owned; trimmed
     char *stored_author;      //  UPDATE that met a conflict: what is stored; owned
     char *stored_text;        //  The same
-    char key[37];             //  ADD: a UUID, the client's or made here
+    char key[UUID_SIZE];      //  ADD: the client's or made here; DELETE: its own, ""; RESTORE: that
     bool own_key;             //  It was made here, so nobody has stored it yet
-    bool stored;              //  ADD: it was not there before
+    bool stored;              //  ADD, RESTORE: it was not there before
     bool deleted;             //  DELETE: it was there before
     char *ref;                //  The client's name for this request; owned; NULL: none
     bool speaks_breadboard_1; //  The client, and so it gets replies
@@ -65,9 +70,12 @@ typedef struct {
 //  a command; one that cannot be run has a code that is not COMMAND_OK. Caller owns it.
 command_t *command_new (const char *json, size_t size, const settings_t *settings);
 
+//  One that no client can ask for: FIND or SWEEP.
+command_t *command_new_own (command_action_t action, int64_t id);
+
 void command_destroy (command_t **self_p);
 
-//  Whether it changes a message.
+//  Whether it changes the board.
 bool command_writes (const command_t *self);
 
 //  Sets code and reason (a printf format).

@@ -44,8 +44,9 @@
 #define DRAIN_MS       1000
 #define LOCK_OUT_MS    1000
 #define LOCK_OUTS      16 //  Messages locked out at the same time; more than anybody needs
-#define STATEMENTS_MAX 16
-#define ROUND_LATE_MS  2000 //  A round that takes longer: PostgreSQL does not answer
+#define STATEMENTS_MAX 32
+#define SWEEP_MS       10000 //  Between two looks for what was deleted long enough ago
+#define ROUND_LATE_MS  2000  //  A round that takes longer: PostgreSQL does not answer
 
 //  A message that stays out of batches
 
@@ -247,6 +248,8 @@ s_answer_request (self_t *self, const command_t *command)
 static void
 s_answer (self_t *self, command_t *command)
 {
+    if (command->action == COMMAND_SWEEP)
+        return;
     if (command->code == COMMAND_OK && command->action == COMMAND_LIST &&
         !s_page (self, command->page))
         command_fail (command, COMMAND_UNAVAILABLE,
@@ -756,8 +759,8 @@ s_count_batch (self_t *self)
         const command_t *command = batch_command (self->batch, index);
         if (command->code != COMMAND_OK)
             continue;
-        messages += command->action == COMMAND_ADD && command->stored;
-        messages -= command->action == COMMAND_DELETE && command->deleted;
+        messages += command->stored;
+        messages -= command->deleted;
     }
     pages_count_more (self->pages, messages);
     self->counted = true;
@@ -1161,6 +1164,22 @@ s_self_new (zsock_t *pipe, const arguments_t *arguments)
     return self;
 }
 
+//  What was deleted is forgotten in the batches, like anything else that PostgreSQL is to do.
+
+static int
+s_handle_sweep (zloop_t *loop, int timer, void *arg)
+{
+    (void) loop;
+    (void) timer;
+    self_t *self = (self_t *) arg;
+    if (postgres_is_up (self->postgres)) {
+        zlistx_add_end (self->waiting, command_new_own (COMMAND_SWEEP, 0));
+        s_start_round (self);
+        s_publish_answers (self);
+    }
+    return 0;
+}
+
 static void
 s_serve (self_t *self)
 {
@@ -1168,6 +1187,7 @@ s_serve (self_t *self)
     zloop_set_nonstop (self->loop, true); //  Only main () heeds signals
     zloop_reader (self->loop, self->pipe, s_handle_pipe, self);
     zloop_reader (self->loop, self->commands, s_handle_commands, self);
+    zloop_timer (self->loop, SWEEP_MS, 0, s_handle_sweep, self);
     self->postgres = postgres_new (self->loop, self->url, self->origin, self->statements,
                                    &s_handler, self);
     zloop_start (self->loop);

@@ -15,9 +15,9 @@ def server():
 
 @pytest.fixture
 def database(server):
-    """The shared server's database, without a message in it."""
+    """The shared server's database, without a message in it, nor one that was deleted."""
     if server.sql("SELECT to_regclass('messages')")[0][0]:
-        server.sql("TRUNCATE messages RESTART IDENTITY")
+        server.sql("TRUNCATE messages, breadboard_deleted RESTART IDENTITY")
     return server
 
 

@@ -21,6 +21,7 @@
 #include "actors/schema.h"
 #include "actors/swap.h"
 #include "actors/table.h"
+#include "actors/uuid.h"
 #include "actors/viewers.h"
 #include "config/folder.h"
 #include "config/log.h"
@@ -64,6 +65,7 @@ static const class_t s_classes[] = {
     {"connection", connection_test},
     {"audience", audience_test},
     {"viewers", viewers_test},
+    {"uuid", uuid_test},
     {"assets", assets_test},
     {"site", site_test},
     {"command", command_test},
