@@ -195,6 +195,16 @@ s_read_page (command_t *self, const json_t *data)
         self->page = 1;
 }
 
+//  What the client has of the page already; anything that is no etag of ours counts as nothing.
+
+static void
+s_read_etag (command_t *self, const json_t *data)
+{
+    const char *etag = json_string_value (json_object_get (data, "etag"));
+    if (etag && strlen (etag) == 16 && strspn (etag, "0123456789abcdef") == 16)
+        self->etag = strtoull (etag, NULL, 16);
+}
+
 static void
 s_read_version (command_t *self, const json_t *data)
 {
@@ -274,8 +284,10 @@ s_read_request (command_t *self, const json_t *root, const settings_t *settings)
         command_fail (self, COMMAND_MALFORMED, "action must be one that the board knows.");
     else if (!json_is_object (data))
         command_fail (self, COMMAND_MALFORMED, "data must be an object.");
-    else if (self->action == COMMAND_LIST)
+    else if (self->action == COMMAND_LIST) {
         s_read_page (self, data);
+        s_read_etag (self, data);
+    }
     else if (self->action != COMMAND_ADD)
         s_read_id (self, data);
     if (self->code == COMMAND_OK && self->action == COMMAND_UPDATE)
@@ -360,6 +372,12 @@ s_test_good (void)
     assert (self->action == COMMAND_ADD && command_writes (self));
     assert (streq (self->author, "Ann") && streq (self->text, "a\nb"));
     assert (self->own_key && uuid_is (self->key, strlen (self->key)));
+    command_destroy (&self);
+
+    self = s_expect ("{\"action\":\"list messages\",\"data\":{\"page\":7,"
+                     "\"etag\":\"00000000000000ff\"}}",
+                     COMMAND_OK);
+    assert (self->page == 7 && self->etag == 0xFF);
     command_destroy (&self);
 
     self = s_expect ("{\"action\":\"restore message\",\"data\":{\"id\":7,"

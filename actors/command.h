@@ -52,7 +52,7 @@ typedef struct {
     char *ref;                //  The client's name for this request; owned; NULL: none
     bool speaks_breadboard_1; //  The client, and so it gets replies
     bool opens;               //  LIST: its connection has just opened, on this page
-    uint64_t etag;            //  The same: what the client has of the page already; 0: nothing
+    uint64_t etag;            //  LIST: what the client has of the page already; 0: nothing
 
     uint64_t connection; //  Who asked: a WebSocket, or 0
     bool left;           //  That connection is gone: nobody wants the answer

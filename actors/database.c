@@ -182,7 +182,10 @@ s_answer_list (self_t *self, const command_t *command)
 {
     page_t *page = s_page (self, command->page);
     viewers_move (self->viewers, command->connection, page->number);
-    if (command->etag == page->etag)
+    if (command->etag == page->etag && command->ref)
+        s_tell_frame (self, command, page->number,
+                      swap_new_unchanged (command, page->number, page->pages));
+    else if (command->etag == page->etag)
         s_tell (self, command, page->number, NULL); //  It has just this
     else if (command->ref)
         s_tell_frame (self, command, page->number,
@@ -912,7 +915,8 @@ s_take_commands (self_t *self, zframe_t *records)
         command->connection = head.connection;
         command->speaks_breadboard_1 = head.speaks_breadboard_1;
         command->opens = head.opens;
-        command->etag = head.etag;
+        if (head.opens)
+            command->etag = head.etag;
         if (!head.speaks_breadboard_1)
             zstr_free (&command->ref); //  The plain protocol has no replies
         s_take_command (self, command);

@@ -136,6 +136,18 @@ swap_new_ok (const command_t *command)
     return s_frame (pieces, 3);
 }
 
+zframe_t *
+swap_new_unchanged (const command_t *command, int64_t number, int64_t pages)
+{
+    char place[120];
+    snprintf (place, sizeof (place),
+              "\",\"status\":\"ok\",\"page\":%" PRId64 ",\"pages\":%" PRId64
+              ",\"etag\":\"%016" PRIx64 "\"}",
+              number, pages, command->etag);
+    const char *const pieces[] = {"{\"ref\":\"", command->ref, place};
+    return s_frame (pieces, 3);
+}
+
 //  ------------------------------------------------------------------------
 //  From templates
 
@@ -221,6 +233,11 @@ swap_test (bool verbose)
               "\"html\":\"<p>\",\"page\":2,\"pages\":3,\"etag\":\"0000000000000abc\"}");
     s_expect (swap_new_list (&ok, "", 2, 3, 1),
               "\"etag\":\"0000000000000001\",\"ref\":\"r\\\"1\",");
+
+    command_t list = {.ref = "r", .etag = 0xABC};
+    s_expect (swap_new_unchanged (&list, 2, 3),
+              "{\"ref\":\"r\",\"status\":\"ok\",\"page\":2,\"pages\":3,"
+              "\"etag\":\"0000000000000abc\"}");
 
     site_t *site = scratch_site ();
     command_t busy = {.code = COMMAND_BUSY, .reason = "Come <back>"};

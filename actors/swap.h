@@ -20,6 +20,9 @@ zframe_t *swap_new (const command_t *command, const char *selector, const char *
 zframe_t *swap_new_list (const command_t *command, const char *html, int64_t number, int64_t pages,
                          uint64_t etag);
 
+//  The reply to a list command whose sender has the page just as it is: no html.
+zframe_t *swap_new_unchanged (const command_t *command, int64_t number, int64_t pages);
+
 //  The frame for a command that failed: what is wrong, in #notices; or after a conflict, to one who
 //  speaks breadboard.1, the edit form with both texts.
 zframe_t *swap_new_notice (const site_t *site, const command_t *command);

@@ -72,6 +72,18 @@ def test_the_reply_to_a_list_or_a_form_is_that_frame(board):
     assert ann.frames() == []
 
 
+def test_a_list_that_has_not_changed_is_not_sent_again(board):
+    ann = speaker(board)
+    added(ann)
+    ask(ann, "1", "list messages", page=1)
+    page = ann.frame()
+    ask(ann, "2", "list messages", page=1, etag=page["etag"])
+    assert ann.frame() == {"ref": "2", "status": "ok", "page": 1, "pages": 1, "etag": page["etag"]}
+    for other in "0" * 16, "no etag", 7:
+        ask(ann, "3", "list messages", page=1, etag=other)
+        assert ann.frame()["html"] == page["html"]
+
+
 @pytest.mark.parametrize("action, data, code", [
     ("add message", {"author": "", "text": "b"}, "invalid"),
     ("add message", {"author": "a", "text": "b", "key": "1"}, "invalid"),
