@@ -226,24 +226,35 @@ s_answer_connection (self_t *self, const command_t *command)
         s_answer_write (self, command);
 }
 
+//  The text of an answer to a civetweb thread, caller's to free, or the page whose list it is.
+
+static char *
+s_request_text (const self_t *self, const command_t *command, const page_t *page)
+{
+    if (command->code == COMMAND_CONFLICT)
+        return swap_form_html (self->site, command);
+    if (command->code != COMMAND_OK)
+        return strdup (command->reason);
+    if (command->action == COMMAND_EDIT)
+        return swap_form_html (self->site, command);
+    if (command->action == COMMAND_FIND)
+        return swap_delete_html (self->site, command);
+    return strdup (page ? page->html : "");
+}
+
 static void
 s_answer_request (self_t *self, const command_t *command)
 {
-    page_t *page = NULL;
-    char *form = NULL;
-    const char *text = command->reason;
-    if (command->code == COMMAND_OK && command->action == COMMAND_LIST) {
-        page = s_page (self, command->page);
-        text = page->html;
-    }
-    else if ((command->code == COMMAND_OK && command->action == COMMAND_EDIT) ||
-             command->code == COMMAND_CONFLICT)
-        text = form = swap_form_html (self->site, command);
+    bool list = command->code == COMMAND_OK && command->action == COMMAND_LIST;
+    const page_t *page = list ? s_page (self, command->page) : NULL;
+    int64_t number = page ? page->number : 0;
+    if (command->code == COMMAND_OK && command->action == COMMAND_FIND)
+        number = command->newer / site_settings (self->site)->board_page_size + 1;
+    char *text = s_request_text (self, command, page);
     zsock_send (self->commands, "f8s8888s", command->requester, command->sequence,
-                command_code_name (command->code), (uint64_t) command->id,
-                (uint64_t) (page ? page->number : 0), (uint64_t) (page ? page->pages : 0),
-                page ? page->etag : 0, text ? text : "");
-    zstr_free (&form);
+                command_code_name (command->code), (uint64_t) command->id, (uint64_t) number,
+                (uint64_t) (page ? page->pages : 0), page ? page->etag : 0, text ? text : "");
+    zstr_free (&text);
 }
 
 //  Answers the command, once.
@@ -945,6 +956,21 @@ s_forget_in_batch (const batch_t *batch, uint64_t connection)
             batch_command (batch, index)->left = true;
 }
 
+//  Takes a civetweb thread's question about a message, and the sender. An id beyond all numbers is
+//  the largest one, which no message has.
+
+static void
+s_take_find (self_t *self, zframe_t **sender_p, uint64_t sequence, zframe_t *id)
+{
+    char *digits = zframe_strdup (id);
+    command_t *command = command_new_own (COMMAND_FIND, strtoll (digits, NULL, 10));
+    zstr_free (&digits);
+    command->sequence = sequence;
+    command->requester = *sender_p;
+    *sender_p = NULL;
+    s_take_command (self, command);
+}
+
 //  The connection is gone: what it still waits for must not bring it back.
 
 static void
@@ -993,6 +1019,8 @@ s_take_message (self_t *self)
         s_take_commands (self, data);
     else if (kind == DATABASE_REQUEST)
         s_take_request (self, &sender, number, data);
+    else if (kind == DATABASE_FIND)
+        s_take_find (self, &sender, number, data);
     else if (kind == DATABASE_LEFT)
         s_forget_connection (self, number);
     else if (kind == DATABASE_HELLO)
@@ -1385,6 +1413,10 @@ s_test_requests (peer_t *peer)
     s_peer_expect_reply (peer, 2, "ok", "first");
     s_peer_send (peer, DATABASE_REQUEST, 3, "{\"action\":\"delete message\",\"data\":{\"id\":77}}");
     s_peer_expect_reply (peer, 3, "not-found", "no such message");
+    s_peer_send (peer, DATABASE_FIND, 4, "1");
+    s_peer_expect_reply (peer, 4, "ok", "first");
+    s_peer_send (peer, DATABASE_FIND, 5, "99999999999999999999");
+    s_peer_expect_reply (peer, 5, "not-found", "no such message");
 }
 
 //  What somebody else does shows up, and the end of our backend costs nothing but time.

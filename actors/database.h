@@ -9,11 +9,13 @@
 //             [1: DATABASE_HELLO][8: K]                    connection thread K listens; publishes
 //                                                          to/K/ and page 1 until that is heard
 //             [1: DATABASE_REQUEST][8: sequence][JSON]     from a civetweb thread: same commands
+//             [1: DATABASE_FIND][8: sequence][s: id]       from there: what is that message, and on
+//                                                          which page?
 //             [1: DATABASE_READY][8: sequence]             does PostgreSQL answer?
-//  answers    each REQUEST and READY, on the same socket
+//  answers    each REQUEST, FIND and READY, on the same socket
 //             [8: sequence][s: "ok" or an error code][8: id][8: page][8: pages][8: etag][text]
-//             text is the list's or the edit form's HTML (after a conflict, too), or what is wrong,
-//             in words
+//             text is the HTML of the list, of the edit form (after a conflict, too), or of the question
+//             whether to delete what was found; or what is wrong, in words
 //  publishes  DATABASE_PUBLISHED  PUB that does not drop
 //             [page/N/][8: pages][8: etag][frame]  page N changed; who was past the last page is on it
 //                                                  now
@@ -44,6 +46,7 @@ typedef enum {
     DATABASE_LEFT,
     DATABASE_HELLO,
     DATABASE_REQUEST,
+    DATABASE_FIND,
     DATABASE_READY
 } database_message_t;
 

@@ -192,6 +192,17 @@ swap_form_html (const site_t *site, const command_t *command)
     return html;
 }
 
+char *
+swap_delete_html (const site_t *site, const command_t *find)
+{
+    json_t *data = json_pack ("{s:I, s:s, s:s}", "id", find->id, "author", find->author, "text",
+                              find->text);
+    char *html = data ? mustache_render (site_templates (site), "delete-form.html", data, NULL)
+                      : NULL;
+    json_decref (data);
+    return html;
+}
+
 zframe_t *
 swap_new_form (const site_t *site, const command_t *edit)
 {
@@ -251,6 +262,9 @@ swap_test (bool verbose)
     s_expect (swap_new_form (site, &edit), "{\"selector\":\"#message--12\"");
     char *html = swap_form_html (site, &edit);
     assert (strstr (html, "1 &lt; 2") && strstr (html, "data-id=\"12\""));
+    zstr_free (&html);
+    html = swap_delete_html (site, &edit);
+    assert (strstr (html, "1 &lt; 2") && strstr (html, "action=\"/messages/12/delete\""));
     zstr_free (&html);
 
     command_t conflict = {.action = COMMAND_UPDATE,

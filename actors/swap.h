@@ -37,6 +37,10 @@ zframe_t *swap_new_ok (const command_t *command);
 //  what is stored beside what was sent. Caller frees; NULL when memory is out.
 char *swap_form_html (const site_t *site, const command_t *command);
 
+//  The HTML that asks whether to delete the message that the command has found. Caller frees; NULL when
+//  memory is out.
+char *swap_delete_html (const site_t *site, const command_t *find);
+
 void swap_test (bool verbose);
 
 #endif

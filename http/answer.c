@@ -176,13 +176,26 @@ answer_error (struct mg_connection *conn, int status, const char *message, const
     return s_send_page (conn, status, headers, "error.html", &data);
 }
 
-int
-answer_see_other (struct mg_connection *conn, const char *path)
+static int
+s_redirect (struct mg_connection *conn, int status, const char *path)
 {
     char headers[128];
     int size = snprintf (headers, sizeof (headers), "Location: %s\r\n", path);
     assert (size > 0 && (size_t) size < sizeof (headers));
-    return answer_send (conn, &(answer_t){.status = 303, .cache = "no-store", .headers = headers});
+    return answer_send (conn,
+                        &(answer_t){.status = status, .cache = "no-store", .headers = headers});
+}
+
+int
+answer_found (struct mg_connection *conn, const char *path)
+{
+    return s_redirect (conn, 302, path);
+}
+
+int
+answer_see_other (struct mg_connection *conn, const char *path)
+{
+    return s_redirect (conn, 303, path);
 }
 
 bool

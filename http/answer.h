@@ -33,7 +33,8 @@ int answer_page (struct mg_connection *conn, int status, const char *template, j
 //  The error page; message in words, NULL for the usual ones, headers as in answer_t.
 int answer_error (struct mg_connection *conn, int status, const char *message, const char *headers);
 
-//  303 to a path of ours.
+//  302 and 303 to a path of ours.
+int answer_found (struct mg_connection *conn, const char *path);
 int answer_see_other (struct mg_connection *conn, const char *path);
 
 //  Whether the request's method is one of the list, "GET, HEAD". Otherwise the answer is 405.

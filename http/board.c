@@ -6,6 +6,7 @@
 
 #include "http/board.h"
 
+#include "actors/uuid.h"
 #include "http/answer.h"
 #include "http/form.h"
 #include "http/request.h"
@@ -102,6 +103,17 @@ s_set_place (json_t *data, const reply_t *list)
     json_object_set_new (data, "etag", json_string (etag));
 }
 
+//  The key of the form to add a message: of the one that comes back, or a fresh one.
+
+static void
+s_set_key (json_t *data, const json_t *typed)
+{
+    char key[UUID_SIZE];
+    uuid_make (key, UUID_RANDOM);
+    const char *old = form_get (typed, "key");
+    json_object_set_new (data, "key", json_string (uuid_is (old, strlen (old)) ? old : key));
+}
+
 //  Answers with the page: the list as the database actor has it, and the form with what was typed
 //  (NULL: nothing yet) and what is wrong with it. A status of 0 is the list's own.
 
@@ -118,6 +130,7 @@ s_answer_index (struct mg_connection *conn, int status, const char *page, const 
     s_set_text (data, "list", unavailable ? "" : list->text);
     s_set_text (data, "author", form_get (typed, "author"));
     s_set_text (data, "text", form_get (typed, "message"));
+    s_set_key (data, typed);
     json_object_set_new (data, "error", error ? json_string (error) : json_false ());
     if (status == 0)
         status = unavailable ? 503 : 200;
@@ -253,6 +266,25 @@ s_command_data (const json_t *form)
 //  ------------------------------------------------------------------------
 //  Writes
 
+//  Makes the key of the message: the form's, and what was typed. So a form that is sent twice stores one
+//  message; and who goes back to it and types something else, or has to mend it, stores that.
+
+static void
+s_add_key (json_t *data, const json_t *form)
+{
+    const char *key = form_get (form, "key");
+    char message_key[UUID_SIZE];
+    if (uuid_is (key, strlen (key))) {
+        char *typed = zsys_sprintf ("%s\n%s", form_get (form, "author"),
+                                    form_get (form, "message"));
+        uuid_make_from (message_key, key, typed, strlen (typed));
+        zstr_free (&typed);
+        key = message_key;
+    }
+    if (*key) //  One that is no UUID is refused as anybody's
+        s_set_text (data, "key", key);
+}
+
 int
 board_answer_add (struct mg_connection *conn)
 {
@@ -264,6 +296,7 @@ board_answer_add (struct mg_connection *conn)
         return status;
     json_t *data = s_command_data (form);
     json_object_del (data, "version");
+    s_add_key (data, form);
     reply_t *reply = worker_ask (worker_of (conn), "add message", &data);
     status = s_status (reply);
     if (status == 200)
@@ -326,6 +359,41 @@ s_answer_delete (struct mg_connection *conn, const char *id)
     return status;
 }
 
+//  The page that asks whether to delete, for a browser without script.
+
+static int
+s_answer_delete_form (struct mg_connection *conn, const char *id)
+{
+    reply_t *reply = worker_find (worker_of (conn), id);
+    int status = s_status (reply);
+    if (status == 200) {
+        json_t *data = s_page_data (conn);
+        s_set_text (data, "form", reply->text);
+        status = answer_page (conn, 200, "delete.html", &data);
+    }
+    else
+        status = s_answer_refusal (conn, status, reply);
+    reply_destroy (&reply);
+    return status;
+}
+
+static int
+s_answer_permalink (struct mg_connection *conn, const char *id)
+{
+    reply_t *reply = worker_find (worker_of (conn), id);
+    int status = s_status (reply);
+    if (status == 200) {
+        char path[80];
+        snprintf (path, sizeof (path), "/?page=%" PRIu64 "#message--%" PRIu64, reply->page,
+                  reply->id);
+        status = answer_found (conn, path);
+    }
+    else
+        status = s_answer_refusal (conn, status, reply);
+    reply_destroy (&reply);
+    return status;
+}
+
 static int
 s_answer_edit_form (struct mg_connection *conn, const char *id)
 {
@@ -338,24 +406,35 @@ s_answer_edit_form (struct mg_connection *conn, const char *id)
     return status;
 }
 
+//  What can be done with a message: the path behind its number, the methods, what GET and HEAD answer, and
+//  what POST does (NULL: nothing)
+static const struct {
+    const char *path;
+    const char *methods;
+    int (*get) (struct mg_connection *conn, const char *id);
+    int (*post) (struct mg_connection *conn, const char *id);
+} s_operations[] = {
+    {"", "GET, HEAD, POST", s_answer_permalink, s_answer_update},
+    {"/edit", "GET, HEAD", s_answer_edit_form, NULL},
+    {"/delete", "GET, HEAD, POST", s_answer_delete_form, s_answer_delete},
+};
+
 int
 board_answer_message (struct mg_connection *conn, const char *rest)
 {
     size_t digits = strspn (rest, "0123456789");
-    const char *verb = rest + digits;
-    if (digits == 0 || (*verb && !streq (verb, "/delete") && !streq (verb, "/edit")))
+    size_t at = 0;
+    size_t count = sizeof (s_operations) / sizeof (s_operations[0]);
+    while (at < count && !streq (rest + digits, s_operations[at].path))
+        at++;
+    if (digits == 0 || at == count)
         return answer_error (conn, 404, NULL, NULL);
-    if (!answer_allows (conn, streq (verb, "/edit") ? "GET, HEAD" : "POST"))
+    if (!answer_allows (conn, s_operations[at].methods))
         return 405;
     char *id = strndup (rest, digits);
     assert (id);
-    int status;
-    if (streq (verb, "/edit"))
-        status = s_answer_edit_form (conn, id);
-    else if (streq (verb, "/delete"))
-        status = s_answer_delete (conn, id);
-    else
-        status = s_answer_update (conn, id);
+    bool posts = streq (mg_get_request_info (conn)->request_method, "POST");
+    int status = posts ? s_operations[at].post (conn, id) : s_operations[at].get (conn, id);
     zstr_free (&id);
     return status;
 }

@@ -4,6 +4,8 @@
 //  routes     GET /?page=N              the page
 //             POST /messages            adds a message
 //             POST /messages/ID         updates it
+//             GET /messages/ID          leads to the page that it is on
+//             GET /messages/ID/delete   asks whether to delete it
 //             POST /messages/ID/delete  deletes it
 //             GET /messages/ID/edit     the form to update it
 //  result     the status; after a write 303 back to the list, 422 with the form when a field is wrong

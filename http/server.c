@@ -584,6 +584,10 @@ s_test_database (zsock_t *pipe, void *args)
         if (kind == DATABASE_READY)
             zsock_send (router, "f8s8888s", sender, sequence, "ok", (uint64_t) 0, (uint64_t) 0,
                         (uint64_t) 0, (uint64_t) 0, "");
+        else if (kind == DATABASE_FIND)
+            zsock_send (router, "f8s8888s", sender, sequence,
+                        streq (text, "7") ? "ok" : "not-found", (uint64_t) 7, (uint64_t) 3,
+                        (uint64_t) 0, (uint64_t) 0, "<delete 7>");
         else
             s_test_answer (router, sender, sequence, command);
         json_decref (command);
@@ -608,6 +612,7 @@ s_test_folder (void)
                        "{{title}}|{{host}}|{{scheme}}|{{page}}|{{{list}}}|{{#error}}{{error}}{{/"
                        "error}}|{{author}}|{{text}}|"
                        "{{#unavailable}}away{{/unavailable}}");
+    folder_test_write (folder, "delete.html", "delete {{{form}}}");
     folder_test_write (folder, "edit.html", "edit {{id}} {{{form}}}");
     folder_test_write (folder, "update-form.html",
                        "again {{author}} {{text}} {{version}} {{error}}");
@@ -731,7 +736,14 @@ s_test_pages (const server_t *server)
     s_test_exchange (server, "GET /messages/7/edit HTTP/1.1\r\n" CLOSE,
                      "200 OK|edit 7 <form of 7>");
     s_test_exchange (server, "GET /messages/x/edit HTTP/1.1\r\n" CLOSE, "404 ");
-    s_test_exchange (server, "GET /messages/7 HTTP/1.1\r\n" CLOSE, "405 |Allow: POST\r\n");
+    s_test_exchange (server, "GET /messages/7 HTTP/1.1\r\n" CLOSE,
+                     "302 Found|Location: /?page=3#message--7\r\n");
+    s_test_exchange (server, "GET /messages/404 HTTP/1.1\r\n" CLOSE, "404 |no such message");
+    s_test_exchange (server, "GET /messages/7/delete HTTP/1.1\r\n" CLOSE,
+                     "200 OK|delete <delete 7>");
+    s_test_exchange (server, "GET /messages/404/delete HTTP/1.1\r\n" CLOSE, "404 |no such message");
+    s_test_exchange (server, "PUT /messages/7 HTTP/1.1\r\n" CLOSE,
+                     "405 |Allow: GET, HEAD, POST\r\n");
     s_test_exchange (server, "GET /healthz HTTP/1.1\r\n" CLOSE, "200 OK|no-store|ok\n");
     s_test_exchange (server, "GET /readyz HTTP/1.1\r\n" CLOSE, "200 OK|ready\n");
     s_test_exchange (server, "GET /metrics HTTP/1.1\r\n" CLOSE, "200 OK|version=0.0.4");

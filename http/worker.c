@@ -275,6 +275,19 @@ s_await (worker_t *self)
     return reply;
 }
 
+//  Asks, and always returns an answer.
+
+static reply_t *
+s_ask (worker_t *self, database_message_t kind, const char *text)
+{
+    if (zsock_send (self->database, "18s", (uint8_t) kind, ++self->sequence, text) != 0)
+        return s_reply_new ("busy", "The board has too much to do just now. Please try again.");
+    reply_t *reply = s_await (self);
+    return reply ? reply
+                 : s_reply_new ("unavailable", "The board gave no answer in time, so it may or may "
+                                               "not have done this. Please look, and try again.");
+}
+
 reply_t *
 worker_ask (worker_t *self, const char *action, json_t **data_p)
 {
@@ -283,14 +296,15 @@ worker_ask (worker_t *self, const char *action, json_t **data_p)
     char *text = command ? json_dumps (command, JSON_COMPACT) : NULL;
     assert (text);
     json_decref (command);
-    int rc = zsock_send (self->database, "18s", (uint8_t) DATABASE_REQUEST, ++self->sequence, text);
+    reply_t *reply = s_ask (self, DATABASE_REQUEST, text);
     free (text);
-    if (rc != 0)
-        return s_reply_new ("busy", "The board has too much to do just now. Please try again.");
-    reply_t *reply = s_await (self);
-    return reply ? reply
-                 : s_reply_new ("unavailable", "The board gave no answer in time, so it may or may "
-                                               "not have done this. Please look, and try again.");
+    return reply;
+}
+
+reply_t *
+worker_find (worker_t *self, const char *id)
+{
+    return s_ask (self, DATABASE_FIND, id);
 }
 
 bool

@@ -1,7 +1,7 @@
 //  worker - what one of civetweb's threads owns: its sockets to the actors, its site, its request
 //
 //  thread     made, used and destroyed by the thread itself
-//  sends      DATABASE_COMMANDS     DEALER  REQUEST and READY, one at a time
+//  sends      DATABASE_COMMANDS     DEALER  REQUEST, FIND and READY, one at a time
 //             CONNECTIONS_ENDPOINT  PUSH    a socket taken over; all K take turns
 //  takes      WORKER_SITES          PULL    [p: site_t reference]; the worker owns it
 //  full       a request is answered "busy", a socket taken over is closed
@@ -97,6 +97,11 @@ int worker_hand_over (worker_t *self, int descriptor, bool subprotocol, int64_t 
 //  case. Always returns an answer, caller's to destroy: "busy" when the actor's queue is full,
 //  "unavailable" when it has not answered in time.
 reply_t *worker_ask (worker_t *self, const char *action, json_t **data_p);
+
+//  The same for a question about the message with this id, in digits: the page that it is on, and the
+//  HTML that asks whether to delete it.
+reply_t *worker_find (worker_t *self, const char *id);
+
 void reply_destroy (reply_t **self_p);
 
 //  Whether PostgreSQL answers.

@@ -574,7 +574,7 @@ function ago(then) {
 function showTimes(root) {
   for (const time of root.querySelectorAll("time[datetime]")) {
     const then = new Date(time.dateTime);
-    time.textContent = ago(then);
+    (time.querySelector("a") ?? time).textContent = ago(then);
     time.title = full.format(then);
     time.dataset.absolute = short.format(then);
   }

@@ -126,10 +126,13 @@ def test_a_message_has_its_parts(board, database):
         assert markup.one(tag, css).inside(parent)
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)",
                         markup.one("time")["datetime"])
+    permalink = markup.one("a", "message__permalink")
+    assert permalink["href"] == f"/messages/{number}"
+    assert permalink.parent is markup.one("time", "message__created_at")
     controls = markup.one("div", "message__controls")
     for name, text, method, action in (
         ("update", "Edit", "get", f"/messages/{number}/edit"),
-        ("delete", "Delete", "post", f"/messages/{number}/delete"),
+        ("delete", "Delete", "get", f"/messages/{number}/delete"),
     ):
         button = markup.one("button", f"messages__{name}")
         assert "button" in button.classes and button.inside(controls)
@@ -320,6 +323,76 @@ def test_post_deletes(board, database):
     assert f"message--{number}" not in live.html()
     assert stored(database) == [("Ann", "message 1")]
     assert board.post(f"/messages/{number}/delete", "").status == 404
+
+
+def test_a_delete_without_script_is_asked_first(board, database):
+    filled(board, database, 1)
+    number = message_id(database)
+    page = board.get(f"/messages/{number}/delete")
+    assert page.status == 200 and is_protected(page.headers)
+    markup = is_scriptless(page.text)
+    article = markup.by_id(f"message--{number}")
+    assert markup.one("p", "message__text").text == "message 1"
+    form = markup.one("form", "delete-form")
+    assert (form["method"], form["action"]) == ("post", f"/messages/{number}/delete")
+    assert markup.by_id("delete-form__submit").inside(form) and form.inside(article)
+    assert markup.one("a", "delete-form__cancel")["href"] == f"/messages/{number}"
+    assert stored(database) == [("Ann", "message 1")]
+    assert board.post(form["action"], "").status == 303
+    assert stored(database) == []
+    assert board.get(f"/messages/{number}/delete").status == 404
+
+
+def test_a_permalink_leads_to_the_page_of_its_message(board, database):
+    filled(board, database, 12)
+    numbers = [number for (number,) in database.sql("SELECT id FROM messages ORDER BY id DESC")]
+    for place, number in enumerate(numbers):
+        page = place // 5 + 1
+        for method in "GET", "HEAD":
+            answer = board.request(method, f"/messages/{number}")
+            assert answer.status == 302
+            assert answer.getheader("Location") == f"/?page={page}#message--{number}"
+        assert f'id="message--{number}"' in board.get(f"/?page={page}").text
+    database.sql("UPDATE messages SET created_at = now() + '1 h'::interval WHERE id = %s", numbers[11])
+    location = board.get(f"/messages/000{numbers[11]}").getheader("Location")
+    assert location == f"/?page=1#message--{numbers[11]}"  # Wherever it is now
+    for number in numbers[0] + 1, 0, 99999999999999999999:
+        assert board.get(f"/messages/{number}").status == 404
+
+
+def test_pages_of_equal_times_are_told_apart_by_id(board, database):
+    database.sql("INSERT INTO messages (author, text, created_at)"
+                 " SELECT 'Ann', 'equal', '2026-01-01' FROM generate_series(1, 7)")
+    numbers = [number for (number,) in database.sql("SELECT id FROM messages ORDER BY id DESC")]
+    pages = [board.get(f"/messages/{number}").getheader("Location")[:8] for number in numbers]
+    assert pages == ["/?page=1"] * 5 + ["/?page=2"] * 2
+
+
+def form_key(html):
+    (key,) = [one["value"] for one in Markup(html).all("input") if one["name"] == "key"]
+    return key
+
+
+def test_a_form_that_is_sent_twice_adds_once(board, database):
+    key, other = form_key(board.get("/").text), form_key(board.get("/").text)
+    assert re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", key) and key != other
+    for _ in range(3):
+        assert board.post("/messages", fields("Ann", "once", key=key)).status == 303
+    assert stored(database) == [("Ann", "once")]
+    # Back in the browser, and something else typed into the same form
+    assert board.post("/messages", fields("Ann", "twice", key=key)).status == 303
+    assert board.post("/messages", fields("Ann", "once", key=other)).status == 303
+    assert stored(database) == [("Ann", "once"), ("Ann", "twice"), ("Ann", "once")]
+
+
+def test_a_form_that_comes_back_keeps_its_key(board, database):
+    key = form_key(board.get("/").text)
+    answer = board.post("/messages", fields("", "typed", key=key))
+    assert answer.status == 422 and form_key(answer.text) == key
+    assert board.post("/messages", fields("Ann", "typed", key=key)).status == 303
+    answer = board.post("/messages", fields("Ann", "typed", key="no key"))
+    assert answer.status == 422 and form_key(answer.text) not in (key, "no key")
+    assert stored(database) == [("Ann", "typed")]
 
 
 def test_limits_are_counted_in_code_points(board, database):
@@ -596,11 +669,12 @@ def test_a_wrong_method_is_405(board, database):
     number = message_id(database)
     get = ["/", "/?page=2", f"/messages/{number}/edit", "/static/breadboard.css", "/healthz",
            "/readyz", "/metrics"]
-    post = ["/messages", f"/messages/{number}", f"/messages/{number}/delete"]
+    both = [f"/messages/{number}", f"/messages/{number}/delete"]
     other = ["PUT", "DELETE", "PATCH", "OPTIONS"]
     for paths, allowed, methods in (
         (get, {"GET", "HEAD"}, ["POST", *other]),
-        (post, {"POST"}, ["GET", "HEAD", *other]),
+        (["/messages"], {"POST"}, ["GET", "HEAD", *other]),
+        (both, {"GET", "HEAD", "POST"}, other),
         ([PATH], {"GET"}, ["HEAD", "POST", *other]),
     ):
         for path in paths:

@@ -96,6 +96,11 @@ def test_adding_editing_deleting_without_script(board, browser):
     window.follow(".update-form__cancel")
     assert window.path == "/"
     window.follow(".messages__delete")
+    assert re.fullmatch(r"/messages/\d+/delete\??", window.path)
+    window.follow(".delete-form__cancel")
+    assert re.fullmatch(r"/\?page=1#message--\d+", window.path)
+    window.follow(".messages__delete")
+    window.follow("#delete-form__submit")
     assert window.shown() == []
     assert "Nothing here yet." in window.text(".blank")
 
@@ -557,7 +562,7 @@ def test_the_keyboard_reaches_everything_and_leaves_again(board, browser):
     fill(board, *numbered(6))
     window = browser.window(board)
     form = ["message-form__author", "message-form__text", "message-form__submit"]
-    buttons = ["messages__update", "messages__delete"]
+    buttons = ["message__permalink", "messages__update", "messages__delete"]
     everything = form + buttons * 5 + ["messages__next-page"]
     assert stops(window) == everything
     assert stops(window, shift=True) == everything[::-1]
@@ -571,14 +576,14 @@ def test_the_keyboard_reaches_everything_and_leaves_again(board, browser):
     question = ["messages__delete-yes", "messages__delete-no"]
     below = buttons * 3 + ["messages__next-page"]
     assert stops(window) == below
-    assert stops(window) == form + update + question + below
+    assert stops(window) == form + update + buttons[:1] + question + below
 
 
 def test_a_message_can_be_written_changed_and_deleted_without_a_mouse(board, browser):
     window = browser.window(board)
     window.press(Keys.TAB, "Ann", Keys.TAB, "by keyboard", Keys.TAB, " ")
     window.wait_shown("by keyboard")
-    window.press(Keys.TAB, Keys.ENTER)
+    window.press(Keys.TAB, Keys.TAB, Keys.ENTER)
     window.wait_focused("message-form__text--update")
     window.press(", changed", Keys.TAB, Keys.ENTER)
     window.wait_shown("by keyboard, changed")
@@ -635,7 +640,7 @@ def test_every_text_is_legible(start, browser, dark):
     assert_legible(window, "blank__title", "masthead__title", "#connection", "field__label", "kbd")
     fill(board, *numbered(12))
     window.wait_has(".paginator__place")
-    assert_legible(window, "message__author", "message__text", "time", "messages__update",
+    assert_legible(window, "message__author", "message__text", "permalink", "messages__update",
                    "paginator__place", "messages__next-page", "button--primary")
     window.press_on("message 12", ".messages__delete")
     assert_legible(window, "message__question", "messages__delete-yes", "messages__delete-no")
