@@ -25,19 +25,20 @@ typedef struct audience audience_t;
 
 struct connection {
     uint64_t id;
-    int descriptor;  //  Owned
-    uint32_t events; //  That epoll watches for
-    uint32_t place;  //  In its audience
-    uint32_t seen;   //  The version of its audience's page that it has got
-    uint16_t queued; //  Parcels in the queue
-    uint16_t asked;  //  Requests in breadboard.1 that were not answered yet, or need no answer
-    bool stale : 1;  //  Is owed the newest page
-    bool paused : 1; //  Over its rate: not read from
-    bool known : 1;  //  The database actor has heard of it
-    bool gone : 1;   //  Broken, or done with
-    bool doomed : 1; //  In its thread's list of those to destroy
-    bool dirty : 1;  //  In its thread's list of those to flush
-    bool shut : 1;   //  Our side is shut down: the close frame has been sent
+    int descriptor;    //  Owned
+    uint32_t events;   //  That epoll watches for
+    uint32_t place;    //  In its audience
+    uint32_t seen;     //  The version of its audience's page that it has got
+    uint16_t queued;   //  Parcels in the queue
+    uint16_t asked;    //  Requests in breadboard.1 that were not answered yet, or need no answer
+    uint16_t presence; //  The version of the presence that it has got; 0: none
+    bool stale : 1;    //  Is owed the newest page
+    bool paused : 1;   //  Over its rate: not read from
+    bool known : 1;    //  The database actor has heard of it
+    bool gone : 1;     //  Broken, or done with
+    bool doomed : 1;   //  In its thread's list of those to destroy
+    bool dirty : 1;    //  In its thread's list of those to flush
+    bool shut : 1;     //  Our side is shut down: the close frame has been sent
     bool speaks_breadboard_1 : 1; //  The subprotocol
     audience_t *audience;         //  Borrowed: who looks at the same page
     parcel_t *sending;            //  Of which the kernel took a part; a reference; NULL: none

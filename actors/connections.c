@@ -22,6 +22,7 @@
 #include "actors/audience.h"
 #include "actors/database.h"
 #include "actors/metrics.h"
+#include "actors/presence.h"
 #include "actors/scratch.h"
 #include "actors/swap.h"
 #include "actors/table.h"
@@ -47,36 +48,37 @@
 #define HELLO_WAIT_MS   50
 
 typedef struct {
-    int number;          //  K
-    zsock_t *pipe;       //  To our parent; the zactor owns it
-    zsock_t *arrivals;   //  PULL; owned
-    zsock_t *published;  //  SUB; owned
-    zsock_t *commands;   //  DEALER; owned
-    char endpoint[40];   //  Of arrivals
-    int epoll;           //  Owned; -1: none
-    byte *buffer;        //  For input; owned
-    site_t *site;        //  Our reference
-    zhashx_t *table;     //  Of connection_t by id; items are owned, destroyed by s_bury ()
-    zhashx_t *audiences; //  Of audience_t by page; owned
-    audience_t *first;   //  That of page 1, which always is
-    zlistx_t *renewed;   //  Audiences owed a new page; borrowed from audiences
-    zchunk_t *gathered;  //  Commands for the database actor; owned
-    zlistx_t *dirty;     //  Connections owed private frames; borrowed from table
-    zlistx_t *doomed;    //  Connections to destroy; borrowed from table
-    zlistx_t *paused;    //  Connections over their rate; borrowed from table
-    int64_t frames;      //  Sent since they were last counted
-    int64_t bytes;       //  The same
-    uint64_t last_id;    //  Of a connection
-    int64_t now_ms;      //  Of this turn
-    int64_t resume_ms;   //  When to look at the paused ones
-    int64_t patient_ms;  //  When those passed over get their page in any case; INT64_MAX: none are
-    int64_t sweep_ms;    //  When to sweep
-    uint64_t sweeps;     //  So far
-    int64_t pages;       //  How many the board has, as it was published last
-    int64_t drained_ms;  //  When draining ends at the latest; 0: we do not drain
-    bool stirred;        //  A ZeroMQ socket of ours has something, or may have
-    bool quiet;          //  Clients are not read from
-    bool terminated;     //  $TERM has come
+    int number;           //  K
+    zsock_t *pipe;        //  To our parent; the zactor owns it
+    zsock_t *arrivals;    //  PULL; owned
+    zsock_t *published;   //  SUB; owned
+    zsock_t *commands;    //  DEALER; owned
+    char endpoint[40];    //  Of arrivals
+    int epoll;            //  Owned; -1: none
+    byte *buffer;         //  For input; owned
+    site_t *site;         //  Our reference
+    zhashx_t *table;      //  Of connection_t by id; items are owned, destroyed by s_bury ()
+    zhashx_t *audiences;  //  Of audience_t by page; owned
+    audience_t *first;    //  That of page 1, which always is
+    presence_t *presence; //  Owned
+    zlistx_t *renewed;    //  Audiences owed a new page; borrowed from audiences
+    zchunk_t *gathered;   //  Commands for the database actor; owned
+    zlistx_t *dirty;      //  Connections owed private frames; borrowed from table
+    zlistx_t *doomed;     //  Connections to destroy; borrowed from table
+    zlistx_t *paused;     //  Connections over their rate; borrowed from table
+    int64_t frames;       //  Sent since they were last counted
+    int64_t bytes;        //  The same
+    uint64_t last_id;     //  Of a connection
+    int64_t now_ms;       //  Of this turn
+    int64_t resume_ms;    //  When to look at the paused ones
+    int64_t patient_ms;   //  When those passed over get their page in any case; INT64_MAX: none are
+    int64_t sweep_ms;     //  When to sweep
+    uint64_t sweeps;      //  So far
+    int64_t pages;        //  How many the board has, as it was published last
+    int64_t drained_ms;   //  When draining ends at the latest; 0: we do not drain
+    bool stirred;         //  A ZeroMQ socket of ours has something, or may have
+    bool quiet;           //  Clients are not read from
+    bool terminated;      //  $TERM has come
 } self_t;
 
 //  What a message of a client leads to
@@ -617,11 +619,12 @@ s_open (self_t *self, connection_t *connection, int64_t page, uint64_t etag)
         connection->seen -= etag != audience->etag; //  Then it is owed the page
         return;
     }
-    char json[80];
+    char json[120];
     int size = snprintf (json, sizeof (json),
-                         "{\"action\":\"list messages\",\"data\":{\"page\":%" PRId64 "}}", page);
-    s_gather (self, connection,
-              (database_command_t){.size = (uint32_t) size, .opens = true, .etag = etag}, json);
+                         "{\"action\":\"list messages\",\"data\":{\"page\":%" PRId64
+                         ",\"etag\":\"%016" PRIx64 "\"}}",
+                         page, etag);
+    s_gather (self, connection, (database_command_t){.size = (uint32_t) size, .opens = true}, json);
 }
 
 static void
@@ -647,9 +650,22 @@ s_take_arrival (self_t *self)
     s_mark_dirty (self, connection);
 }
 
+//  Owes a connection the newest presence, unless it is behind: then it may get a newer one next time.
+
+static void
+s_show_presence (self_t *self, connection_t *connection)
+{
+    if (!connection->speaks_breadboard_1 || connection->presence == self->presence->version ||
+        connection->closing_ms || connection_behind (connection))
+        return;
+    connection->presence = self->presence->version;
+    s_owe (self, connection, presence_parcel (self->presence));
+}
+
 static void
 s_sweep_connection (self_t *self, connection_t *connection)
 {
+    s_show_presence (self, connection);
     bool cut = connection->unfinished_ms && !connection->paused &&
                self->now_ms - connection->unfinished_ms > UNFINISHED_MS;
     if (connection->closing_ms && self->now_ms - connection->closing_ms > CLOSING_MS)
@@ -662,7 +678,8 @@ s_sweep_connection (self_t *self, connection_t *connection)
     s_settle (self, connection);
 }
 
-//  Once a second: pings a twentieth of the connections, and ends those that keep us waiting.
+//  Once a second: pings a twentieth of the connections, ends those that keep us waiting, and tells how
+//  many there are.
 
 static void
 s_sweep (self_t *self)
@@ -671,6 +688,7 @@ s_sweep (self_t *self)
         return;
     self->sweep_ms = self->now_ms + SWEEP_MS;
     self->sweeps++;
+    presence_renew (self->presence, self->site, self->now_ms);
     for (connection_t *connection = (connection_t *) zhashx_first (self->table); connection;
          connection = (connection_t *) zhashx_next (self->table))
         s_sweep_connection (self, connection);
@@ -715,6 +733,7 @@ s_take_order (self_t *self)
     if (streq (command, "SITE")) {
         site_destroy (&self->site);
         self->site = (site_t *) site;
+        presence_outdate (self->presence);
     }
     else if (streq (command, "QUIET")) {
         self->quiet = true;
@@ -753,6 +772,7 @@ s_self_destroy (self_t **self_p)
         }
         zhashx_destroy (&self->table);
         zhashx_destroy (&self->audiences);
+        presence_destroy (&self->presence);
         zlistx_destroy (&self->renewed);
         zlistx_destroy (&self->dirty);
         zlistx_destroy (&self->doomed);
@@ -842,6 +862,7 @@ s_self_new (zsock_t *pipe, const arguments_t *arguments)
     self->table = table_new (NULL);
     self->audiences = table_new (s_free_audience);
     self->first = s_audience (self, 1);
+    self->presence = presence_new ();
     self->renewed = zlistx_new ();
     self->dirty = zlistx_new ();
     self->gathered = zchunk_new (NULL, 2 * COMMANDS_BYTES);

@@ -926,8 +926,6 @@ s_take_commands (self_t *self, zframe_t *records)
         command->connection = head.connection;
         command->speaks_breadboard_1 = head.speaks_breadboard_1;
         command->opens = head.opens;
-        if (head.opens)
-            command->etag = head.etag;
         if (!head.speaks_breadboard_1)
             zstr_free (&command->ref); //  The plain protocol has no replies
         s_take_command (self, command);

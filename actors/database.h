@@ -53,7 +53,6 @@ typedef enum {
 //  What stands before the JSON of a client's command
 typedef struct {
     uint64_t connection;
-    uint64_t etag; //  Of the state of the page that the client has; 0: none
     uint32_t size; //  Of the JSON, in bytes
     uint16_t speaks_breadboard_1;
     uint16_t opens; //  The connection's first "list messages", which its thread wrote

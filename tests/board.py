@@ -40,6 +40,7 @@ class Client:
     def __init__(self, address, path=PATH, **options):
         options.setdefault("max_size", None)
         options.setdefault("max_queue", None)
+        self.presences = []
         self.socket = _wait(self._connect(f"ws://{address}{path}", options))
 
     @staticmethod
@@ -62,12 +63,19 @@ class Client:
         _wait(ping())
 
     def frame(self, patience=PATIENCE):
-        """The next frame; an assertion fails when none comes in time."""
-        try:
-            text = _wait(asyncio.wait_for(self.socket.recv(), patience))
-        except asyncio.TimeoutError:
-            raise AssertionError(f"no frame in {patience} s") from None
-        return json.loads(text)
+        """The next frame; an assertion fails when none comes in time. What tells how many are here, at
+        any moment, goes to self.presences."""
+        deadline = time.monotonic() + patience
+        while True:
+            try:
+                left = max(deadline - time.monotonic(), 0)
+                text = _wait(asyncio.wait_for(self.socket.recv(), left))
+            except asyncio.TimeoutError:
+                raise AssertionError(f"no frame in {patience} s") from None
+            frame = json.loads(text)
+            if frame.get("selector") != "#presence":
+                return frame
+            self.presences.append(frame)
 
     def frames(self, silence=SILENCE):
         """All frames until nothing has come for a while."""

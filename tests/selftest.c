@@ -16,6 +16,7 @@
 #include "actors/pages.h"
 #include "actors/parcel.h"
 #include "actors/postgres.h"
+#include "actors/presence.h"
 #include "actors/private_postgres.h"
 #include "actors/programs.h"
 #include "actors/schema.h"
@@ -70,6 +71,7 @@ static const class_t s_classes[] = {
     {"site", site_test},
     {"command", command_test},
     {"swap", swap_test},
+    {"presence", presence_test},
     {"page", page_test},
     {"pages", pages_test},
     {"form", form_test},
