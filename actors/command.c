@@ -54,6 +54,16 @@ command_fail (command_t *self, command_code_t code, const char *format, ...)
     vsnprintf (self->reason, sizeof (self->reason), format, arguments);
     va_end (arguments);
     self->code = code;
+    self->field = NULL;
+}
+
+//  Fails for a field of data that is not as it must be; reason says how it must be, behind its name.
+
+static void
+s_refuse (command_t *self, command_code_t code, const char *field, const char *reason)
+{
+    command_fail (self, code, "%s %s", field, reason);
+    self->field = field;
 }
 
 //  ------------------------------------------------------------------------
@@ -144,12 +154,12 @@ s_read_text (command_t *self, const json_t *data, const char *name, int64_t limi
 {
     const json_t *value = json_object_get (data, name);
     if (!json_is_string (value)) {
-        command_fail (self, COMMAND_INVALID, value ? "%s must be text." : "%s is missing.", name);
+        s_refuse (self, COMMAND_INVALID, name, value ? "must be text." : "is missing.");
         return NULL;
     }
     size_t size = json_string_length (value);
     if (memchr (json_string_value (value), 0, size)) {
-        command_fail (self, COMMAND_INVALID, "%s must not contain a NUL character.", name);
+        s_refuse (self, COMMAND_INVALID, name, "must not contain a NUL character.");
         return NULL;
     }
     char *text = (char *) zmalloc (size + 1);
@@ -157,10 +167,13 @@ s_read_text (command_t *self, const json_t *data, const char *name, int64_t limi
     size = utf8_trim (text, size);
     size_t count = utf8_count (text, size);
     if (count == 0)
-        command_fail (self, COMMAND_INVALID, "%s must not be empty.", name);
-    else if (count > (size_t) limit)
-        command_fail (self, COMMAND_INVALID, "%s is too long: %zu characters, at most %" PRId64 ".",
-                      name, count, limit);
+        s_refuse (self, COMMAND_INVALID, name, "must not be empty.");
+    else if (count > (size_t) limit) {
+        char reason[80];
+        snprintf (reason, sizeof (reason), "is too long: %zu characters, at most %" PRId64 ".",
+                  count, limit);
+        s_refuse (self, COMMAND_INVALID, name, reason);
+    }
     if (self->code != COMMAND_OK)
         zstr_free (&text);
     return text;
@@ -179,9 +192,9 @@ s_read_id (command_t *self, const json_t *data)
 {
     const json_t *value = json_object_get (data, "id");
     if (!value)
-        command_fail (self, COMMAND_INVALID, "id is missing.");
+        s_refuse (self, COMMAND_INVALID, "id", "is missing.");
     else if (s_read_integer (value, &self->id) != 0)
-        command_fail (self, COMMAND_MALFORMED, "id must be a whole number.");
+        s_refuse (self, COMMAND_MALFORMED, "id", "must be a whole number.");
     else if (self->id < 1 || self->id == INT64_MAX)
         command_fail (self, COMMAND_NOT_FOUND, "There is no such message.");
 }
@@ -190,7 +203,7 @@ static void
 s_read_page (command_t *self, const json_t *data)
 {
     if (s_read_integer (json_object_get (data, "page"), &self->page) != 0)
-        command_fail (self, COMMAND_MALFORMED, "page must be a whole number.");
+        s_refuse (self, COMMAND_MALFORMED, "page", "must be a whole number.");
     else if (self->page < 1)
         self->page = 1;
 }
@@ -210,7 +223,7 @@ s_read_version (command_t *self, const json_t *data)
 {
     const json_t *value = json_object_get (data, "version");
     if (value && (s_read_integer (value, &self->version) != 0 || self->version < 1))
-        command_fail (self, COMMAND_INVALID, "version must be a whole number above 0.");
+        s_refuse (self, COMMAND_INVALID, "version", "must be a whole number above 0.");
     if (self->version > VERSION_MAX)
         self->version = VERSION_MAX; //  No message ever gets there, so it is a conflict
 }
@@ -227,13 +240,13 @@ s_read_key (command_t *self, const json_t *data)
         if (self->own_key)
             uuid_make (self->key, UUID_OWN);
         else if (self->action == COMMAND_RESTORE)
-            command_fail (self, COMMAND_INVALID, "key is missing.");
+            s_refuse (self, COMMAND_INVALID, "key", "is missing.");
     }
     else if (json_is_string (value) &&
              uuid_is (json_string_value (value), json_string_length (value)))
         snprintf (self->key, sizeof (self->key), "%s", json_string_value (value));
     else
-        command_fail (self, COMMAND_INVALID, "key must be a UUID.");
+        s_refuse (self, COMMAND_INVALID, "key", "must be a UUID.");
 }
 
 static bool
@@ -475,6 +488,7 @@ s_test_invalid (void)
                                 "{\"author\": \"elevenchars\", \"text\": \"b\"}}",
                                 COMMAND_INVALID);
     assert (streq (self->reason, "author is too long: 11 characters, at most 10."));
+    assert (streq (self->field, "author"));
     command_destroy (&self);
 }
 

@@ -61,9 +61,11 @@ typedef struct {
 
     command_code_t code;
     char reason[160]; //  For people, when the code is not COMMAND_OK
-    bool settled;     //  The outcome is certain, whatever becomes of the connection now
-    bool doubtful;    //  May have been committed by a connection that broke; is run again
-    bool unsettled;   //  And that has not told: whoever asked must look for himself
+    const char
+        *field;     //  The member of data that is wrong; static; NULL: none, or none in particular
+    bool settled;   //  The outcome is certain, whatever becomes of the connection now
+    bool doubtful;  //  May have been committed by a connection that broke; is run again
+    bool unsettled; //  And that has not told: whoever asked must look for himself
 } command_t;
 
 //  Parses and checks size bytes of JSON, valid UTF-8, against the limits in settings. Always returns
@@ -78,7 +80,7 @@ void command_destroy (command_t **self_p);
 //  Whether it changes the board.
 bool command_writes (const command_t *self);
 
-//  Sets code and reason (a printf format).
+//  Sets code and reason (a printf format); no field is to blame.
 void command_fail (command_t *self, command_code_t code, const char *format, ...) CHECK_PRINTF (3);
 
 //  "ok", "malformed", ...: the code's name in the protocol.

@@ -85,6 +85,7 @@ s_swap (const command_t *command, const char *selector, const char *html, const 
     command = command ? command : &none;
     bool replies = command->speaks_breadboard_1;
     bool failed = replies && command->code != COMMAND_OK;
+    bool names = failed && command->field;
     bool busy = failed && command->code == COMMAND_BUSY;
     const char *ref = replies && command->ref ? command->ref : NULL;
     const char *const pieces[] = {
@@ -102,6 +103,8 @@ s_swap (const command_t *command, const char *selector, const char *html, const 
         failed ? command_code_name (command->code) : "",
         failed ? "\",\"message\":\"" : "",
         failed ? command->reason : "",
+        names ? "\",\"field\":\"" : "",
+        names ? command->field : "",
         busy     ? "\"},\"retry_after_ms\":" RETRY_AFTER_MS "}"
         : failed ? "\"}}"
                  : "",
@@ -257,6 +260,13 @@ swap_test (bool verbose)
     s_expect (swap_new_notice (site, &busy),
               "\"status\":\"error\",\"error\":{\"code\":\"busy\",\"message\":\"Come <back>\"},"
               "\"retry_after_ms\":1000}");
+
+    command_t invalid = {.code = COMMAND_INVALID,
+                         .reason = "text is missing.",
+                         .field = "text",
+                         .speaks_breadboard_1 = true};
+    s_expect (swap_new_notice (site, &invalid),
+              "\"message\":\"text is missing.\",\"field\":\"text\"}}");
 
     command_t edit = {.action = COMMAND_EDIT, .id = 12, .author = "Ann", .text = "1 < 2"};
     s_expect (swap_new_form (site, &edit), "{\"selector\":\"#message--12\"");

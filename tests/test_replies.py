@@ -84,19 +84,35 @@ def test_a_list_that_has_not_changed_is_not_sent_again(board):
         assert ann.frame()["html"] == page["html"]
 
 
-@pytest.mark.parametrize("action, data, code", [
-    ("add message", {"author": "", "text": "b"}, "invalid"),
-    ("add message", {"author": "a", "text": "b", "key": "1"}, "invalid"),
-    ("delete message", {"id": 999999}, "not-found"),
-    ("no such action", {}, "malformed"),
-    ("list messages", {"page": "x"}, "malformed"),
+KEY = "8f14e45f-ceea-467f-9e53-0a5d5b7c1c01"
+
+
+@pytest.mark.parametrize("action, data, code, field", [
+    ("add message", {"author": "", "text": "b"}, "invalid", "author"),
+    ("add message", {"author": "a" * 101, "text": "b"}, "invalid", "author"),
+    ("add message", {"author": "a", "text": "b" * 201}, "invalid", "text"),
+    ("add message", {"author": "a", "text": 1}, "invalid", "text"),
+    ("add message", {"author": "a"}, "invalid", "text"),
+    ("add message", {"author": "a", "text": "b", "key": "1"}, "invalid", "key"),
+    ("update message", {"author": "a", "text": "b"}, "invalid", "id"),
+    ("update message", {"id": 1, "author": "a", "text": "b", "version": 0}, "invalid", "version"),
+    ("delete message", {"id": 999999}, "not-found", None),
+    ("delete message", {"id": -1}, "not-found", None),
+    ("delete message", {"id": "x"}, "malformed", "id"),
+    ("delete message", {"id": 1, "key": "1"}, "invalid", "key"),
+    ("restore message", {"id": 1}, "invalid", "key"),
+    ("restore message", {"id": 999999, "key": KEY}, "not-found", None),
+    ("no such action", {}, "malformed", None),
+    ("list messages", {"page": "x"}, "malformed", "page"),
 ])
-def test_an_error_is_replied_to_and_shown(board, action, data, code):
+def test_an_error_is_replied_to_and_shown(board, action, data, code, field):
     ann = speaker(board)
     ask(ann, 'quoted "ref" \\ é', action, **data)
     frame = ann.frame()
     assert (frame["ref"], frame["status"]) == ('quoted "ref" \\ é', "error")
     assert frame["error"]["code"] == code and frame["error"]["message"]
+    assert frame["error"].get("field") == field
+    assert set(frame["error"]) <= {"code", "message", "field"}
     assert frame["selector"] == "#notices" and 'role="alert"' in frame["html"]
     assert ann.frames() == []
 
