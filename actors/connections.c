@@ -44,6 +44,8 @@
 #define PING_EVERY_S    20
 #define UNFINISHED_MS   10000 //  A message that does not end in this time is cut
 #define CLOSING_MS      2000  //  How long a client may take to answer a close frame
+#define RETURNS_PER_S   1000  //  Of clients that were sent away
+#define SPREAD_MAX_S    60
 #define HELLO_TRIES     100
 #define HELLO_WAIT_MS   50
 
@@ -232,7 +234,9 @@ s_cut (self_t *self, connection_t *connection, int code, const char *reason)
 {
     if (connection->closing_ms || connection->gone)
         return;
-    s_close (self, connection, frame_new_close ((uint16_t) code, reason));
+    s_close (self, connection,
+             code == FRAME_CLOSE_TRY_LATER ? connections_farewell ((uint16_t) code, reason)
+                                           : frame_new_close ((uint16_t) code, reason));
     metrics_add (METRICS_CONNECTIONS_CUT, 1);
 }
 
@@ -599,10 +603,20 @@ s_take_published (self_t *self)
 //  ------------------------------------------------------------------------
 //  Arrivals, sweeping, draining
 
+zframe_t *
+connections_farewell (uint16_t code, const char *reason)
+{
+    int64_t spread_s = 1 + metrics_get (METRICS_CONNECTIONS_OPEN) / RETURNS_PER_S;
+    char text[FRAME_REASON_MAX_BYTES + 1];
+    snprintf (text, sizeof (text), "%s; spread=%" PRId64, reason,
+              spread_s < SPREAD_MAX_S ? spread_s : SPREAD_MAX_S);
+    return frame_new_close (code, text);
+}
+
 static zframe_t *
 s_going_away (void)
 {
-    return frame_new_close (FRAME_CLOSE_GOING_AWAY, "the server goes away");
+    return connections_farewell (FRAME_CLOSE_GOING_AWAY, "the server goes away");
 }
 
 //  Puts a new connection on the page that it opens on. Page 1 is here; what another one looks like
@@ -1111,7 +1125,14 @@ connections_test (bool verbose)
     connections_quiet (self);
     connections_drain (&self, 1);
     assert (s_client_expect (client, "\x03\xE9", 2)); //  1001
+    assert (s_client_sees (client, "; spread=1"));
     s_client_destroy (&client);
+
+    metrics_set (METRICS_CONNECTIONS_OPEN, 18000);
+    zframe_t *farewell = connections_farewell (FRAME_CLOSE_TRY_LATER, "busy");
+    assert (memmem (zframe_data (farewell), zframe_size (farewell), "busy; spread=19", 15));
+    zframe_destroy (&farewell);
+    metrics_set (METRICS_CONNECTIONS_OPEN, 0);
 
     zsock_destroy (&handing_over);
     zactor_destroy (&self);

@@ -42,6 +42,11 @@ void connections_quiet (zactor_t *self);
 //  goes away (1001), and waits until they are gone, at most 2 s.
 void connections_drain (zactor_t **actors, int count);
 
+//  The close frame that sends a client away for now (1001, 1013). Its reason ends in the seconds within
+//  which to come back, at a random moment: "spread=S", so many that about 1,000 come in each. Any
+//  thread; caller owns it.
+zframe_t *connections_farewell (uint16_t code, const char *reason);
+
 void connections_test (bool verbose);
 
 #endif

@@ -285,7 +285,7 @@ s_send_away (self_t *self, const command_t *command)
 {
     if (!command->requester && !command->left)
         s_tell_frame (self, command, 0,
-                      frame_new_close (FRAME_CLOSE_TRY_LATER, "not known whether saved"));
+                      connections_farewell (FRAME_CLOSE_TRY_LATER, "not known whether saved"));
 }
 
 //  Ends a command that PostgreSQL has seen.

@@ -106,11 +106,15 @@ class Client:
 
     def close_code(self):
         """Waits until the server closes the connection; returns the code that it gave."""
+        return self.closed()[0]
+
+    def closed(self):
+        """The same, with the reason."""
         try:
             while True:
                 self.frame()
         except websockets.ConnectionClosed as closed:
-            return closed.rcvd.code if closed.rcvd else None
+            return (closed.rcvd.code, closed.rcvd.reason) if closed.rcvd else (None, None)
 
     def close(self):
         _wait(self.socket.close())

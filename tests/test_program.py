@@ -398,7 +398,8 @@ def test_a_signal_ends_the_board_and_tells_the_clients(start, number):
     clients = [board.client() for _ in range(20)]
     began = time.monotonic()
     board.signal(number)
-    assert [client.close_code() for client in clients] == [1001] * 20
+    farewell = 1001, "the server goes away; spread=1"
+    assert [client.closed() for client in clients] == [farewell] * 20
     assert board.wait() == 0
     assert time.monotonic() - began < 5
     with pytest.raises(ConnectionRefusedError):
