@@ -971,7 +971,7 @@ s_test_void (const scratch_t *scratch)
     s_run_with (scratch, batch, &handler);
     batch_t *again = batch_new ();
     command_t *command = batch_take_back (batch);
-    assert (streq (command->key, KEY_6));
+    assert (command && streq (command->key, KEY_6));
     batch_add (again, &command);
     assert (batch_size (batch) == 1);
     batch_destroy (&batch);

@@ -272,17 +272,17 @@ s_command_data (const json_t *form)
 static void
 s_add_key (json_t *data, const json_t *form)
 {
-    const char *key = form_get (form, "key");
-    char message_key[UUID_SIZE];
-    if (uuid_is (key, strlen (key))) {
-        char *typed = zsys_sprintf ("%s\n%s", form_get (form, "author"),
-                                    form_get (form, "message"));
-        uuid_make_from (message_key, key, typed, strlen (typed));
-        zstr_free (&typed);
-        key = message_key;
+    const char *form_key = form_get (form, "key");
+    if (!uuid_is (form_key, strlen (form_key))) {
+        if (*form_key) //  It is refused as anybody's
+            s_set_text (data, "key", form_key);
+        return;
     }
-    if (*key) //  One that is no UUID is refused as anybody's
-        s_set_text (data, "key", key);
+    char *typed = zsys_sprintf ("%s\n%s", form_get (form, "author"), form_get (form, "message"));
+    char key[UUID_SIZE];
+    uuid_make_from (key, form_key, typed, strlen (typed));
+    s_set_text (data, "key", key);
+    zstr_free (&typed);
 }
 
 int

@@ -586,7 +586,7 @@ s_test_database (zsock_t *pipe, void *args)
                         (uint64_t) 0, (uint64_t) 0, "");
         else if (kind == DATABASE_FIND)
             zsock_send (router, "f8s8888s", sender, sequence,
-                        streq (text, "7") ? "ok" : "not-found", (uint64_t) 7, (uint64_t) 3,
+                        text && streq (text, "7") ? "ok" : "not-found", (uint64_t) 7, (uint64_t) 3,
                         (uint64_t) 0, (uint64_t) 0, "<delete 7>");
         else
             s_test_answer (router, sender, sequence, command);

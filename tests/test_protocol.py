@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 
-from board import PATH, PATIENCE, ROOT
+from board import PATH, PATIENCE, ROOT, wait_for
 
 with open(os.path.join(ROOT, "http/PROTOCOL.md"), encoding="utf-8") as file:
     BLOCKS = re.findall(r"^```(\S+) ?(\S*)\n(.*?)^```", file.read(), re.M | re.S)
@@ -74,8 +74,9 @@ def test_each_example_is_as_it_is(start, database):
     for protocol, name, text in CONVERSATIONS:
         with situation(database, name):
             if name == "away":
-                board.wait_logged("database: ")
+                wait_for(lambda: board.get("/readyz").status == 503, "the board to notice")
             play(board, protocol, text)
+        wait_for(lambda: board.get("/readyz").status == 200, "the database")
 
 
 def run_client(address, *arguments):
