@@ -1,13 +1,17 @@
 """The frames of the list say which page they show and in what state; who opens with that gets only news."""
 
+import os
 import re
+import signal
 
 import pytest
+import websockets
 
 from board import PATH, wait_for
 from test_replies import added, ask, reply, speaker
 
 FNV_PRIME = 0x100000001B3
+BACKENDS = "SELECT pid FROM pg_stat_activity WHERE application_name = 'breadboard'"
 PLACE = re.compile(r'id="messages__list" data-page="(\d+)" data-pages="(\d+)" data-etag="([0-9a-f]{16})"')
 
 
@@ -155,3 +159,28 @@ def test_a_page_that_cannot_be_read_comes_once_it_can(twelve, start, database):
         database.start()
     frame = client.frame()
     assert frame["page"] == 2 and "text 7" in frame["html"]
+
+
+def test_who_opens_on_a_page_while_the_board_has_too_much_to_do_is_sent_away(twelve, start, database):
+    """Nobody is left on a page of which he would never hear."""
+    before = {pid for (pid,) in database.sql(BACKENDS)}
+    busy = start(limits_messages_per_second=0)
+    (backend,) = {pid for (pid,) in database.sql(BACKENDS)} - before
+    os.kill(backend, signal.SIGSTOP)
+    try:
+        flood = busy.client()
+        while not flood.frames(0.01):  # Until it is told that no more can wait
+            for _ in range(1000):
+                flood.send("list messages", page=3)
+        clients = [open_on(busy, "?page=2") for _ in range(40)]
+    finally:
+        os.kill(backend, signal.SIGCONT)
+    sent_away = 0
+    for client in clients:
+        try:
+            assert client.frame()["page"] == 2
+        except websockets.ConnectionClosed as closed:
+            assert closed.rcvd.code == 1013
+            assert closed.rcvd.reason == "the board is very busy; spread=1"
+            sent_away += 1
+    assert sent_away > 0
