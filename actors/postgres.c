@@ -99,8 +99,10 @@ s_connect (const char *url, bool blocking)
 }
 
 //  Queues the set-up as one pipeline. All that we ask is answered by an index; a planner that sees
-//  LIMIT $1, or a table that it has no statistics of, does not always know that. The backend of a
-//  connection that broke may still be at work: it is ended, and waited for, before anything else.
+//  LIMIT $1, or a table that it has no statistics of, does not always know that. To such a planner a
+//  plan that has to sort all the same looks so dear that it would compile it first, for 100 ms each
+//  time: hence no JIT. The backend of a connection that broke may still be at work: it is ended, and
+//  waited for, before anything else.
 
 static void
 s_send_set_up (postgres_t *self)
@@ -120,7 +122,8 @@ s_send_set_up (postgres_t *self)
                        " set_config('lock_timeout', '300ms', false),"
                        " set_config('statement_timeout', '10s', false),"
                        " set_config('enable_seqscan', 'off', false),"
-                       " set_config('enable_sort', 'off', false)",
+                       " set_config('enable_sort', 'off', false),"
+                       " set_config('jit', 'off', false)",
                        1, NULL, origin, NULL, NULL, 0);
     PQsendQueryParams (self->connection, "LISTEN " SCHEMA_CHANNEL, 0, NULL, NULL, NULL, NULL, 0);
     for (const postgres_statement_t *statement = self->statements; statement->name; statement++)
