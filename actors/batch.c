@@ -714,7 +714,7 @@ s_run_with (const scratch_t *scratch, batch_t *batch, const postgres_handler_t *
     runner_t runner = {.loop = zloop_new (), .batch = batch};
     zloop_set_nonstop (runner.loop, true);
     runner.postgres = postgres_new (runner.loop, scratch_url (scratch), "us", batch_statements,
-                                    handler, &runner);
+                                    scratch_limits, handler, &runner);
     zloop_start (runner.loop);
     postgres_destroy (&runner.postgres);
     zloop_destroy (&runner.loop);
@@ -991,7 +991,7 @@ batch_test (bool verbose)
         printf ("\n");
     scratch_t *scratch = scratch_new ();
     char *error = NULL;
-    PGconn *connection = postgres_connect_blocking (scratch_url (scratch), &error);
+    PGconn *connection = postgres_connect_blocking (scratch_url (scratch), 1000, &error);
     int rc = schema_upgrade (connection, &error);
     assert (rc == 0);
     PQfinish (connection);

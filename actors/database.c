@@ -64,6 +64,7 @@ typedef struct {
     postgres_t *postgres;                           //  Owned; dies before the loop
     site_t *site;                                   //  Our reference
     char *url;                                      //  Owned
+    postgres_limits_t limits;                       //  As at the start
     postgres_statement_t *statements;               //  The batch's and the pages'; owned
     char origin[37];                                //  Names this server in announcements
     viewers_t *viewers;                             //  Owned
@@ -435,18 +436,20 @@ s_handle_read_failure (self_t *self)
 {
     self->read_failed = true;
     self->stale = true;
-    char *reason = strdup (pages_error (self->pages));
-    reason[strcspn (reason, "\n")] = 0;
+    char *reason = zsys_sprintf ("database: could not read messages: %.*s",
+                                 (int) strcspn (pages_error (self->pages), "\n"),
+                                 pages_error (self->pages));
     if (!self->unreadable)
-        log_error ("database: could not read messages: %s", reason);
+        log_error ("%s", reason);
     self->unreadable = true;
     if (self->retry < 0)
         self->retry = zloop_timer (self->loop, RETRY_MS, 1, s_handle_timer, self);
     if (!self->started) {
-        self->failure = zsys_sprintf ("database: could not read messages: %s", reason);
+        self->failure = reason;
         s_report_start (self);
     }
-    free (reason);
+    else
+        zstr_free (&reason);
 }
 
 //  Publishes the pages that changed and that somebody looks at, the last page first: those who
@@ -520,7 +523,7 @@ s_close_batch (self_t *self)
     if (last && !inside)
         s_send_read (self);
     postgres_flush (self->postgres);
-    if (self->state == BATCH_DONE && !self->reading)
+    if (self->state == BATCH_DONE && !self->reading && postgres_is_up (self->postgres))
         s_finish_round (self);
 }
 
@@ -708,7 +711,7 @@ s_handle_deadline (zloop_t *loop, int timer, void *arg)
     self->deadline = -1;
     if (self->batch)
         log_error ("database: gave up on %zu commands", batch_size (self->batch));
-    if (self->batch && postgres_is_up (self->postgres))
+    if ((self->next || s_round_under_way (self)) && postgres_is_up (self->postgres))
         postgres_break (self->postgres, "no answer in time"); //  Ends in s_handle_down ()
     s_set_deadline (self, 0, NULL);
     s_abandon_batch (self);
@@ -828,7 +831,7 @@ s_finish_batch (self_t *self)
         s_want_pages (self);
         s_send_read (self);
         postgres_flush (self->postgres);
-        if (!self->reading)
+        if (!self->reading && postgres_is_up (self->postgres))
             s_finish_round (self);
     }
 }
@@ -1133,9 +1136,9 @@ s_bind (int type, const char *endpoint, int queue)
 }
 
 static int
-s_prepare_schema (const char *url, char **error_p)
+s_prepare_schema (const self_t *self, char **error_p)
 {
-    PGconn *connection = postgres_connect_blocking (url, error_p);
+    PGconn *connection = postgres_connect_blocking (self->url, self->limits.connect_ms, error_p);
     int rc = connection ? schema_upgrade (connection, error_p) : -1;
     PQfinish (connection);
     return rc;
@@ -1173,6 +1176,10 @@ s_self_new (zsock_t *pipe, const arguments_t *arguments)
     self->pipe = pipe;
     self->site = arguments->site;
     self->url = strdup (arguments->url);
+    const settings_t *settings = site_settings (self->site);
+    self->limits = (postgres_limits_t){(int) settings->database_connect_timeout_ms,
+                                       (int) settings->database_statement_timeout_ms,
+                                       (int) settings->database_lock_timeout_ms};
     self->statements = s_statements_new ();
     self->deadline = self->retry = self->deep_timer = -1;
     self->stale = true;
@@ -1190,7 +1197,7 @@ s_self_new (zsock_t *pipe, const arguments_t *arguments)
     if (!self->url || !self->commands || !self->published)
         self->failure = strdup ("database: could not bind: already in use");
     else
-        s_prepare_schema (self->url, &self->failure);
+        s_prepare_schema (self, &self->failure);
     return self;
 }
 
@@ -1219,7 +1226,7 @@ s_serve (self_t *self)
     zloop_reader (self->loop, self->commands, s_handle_commands, self);
     zloop_timer (self->loop, SWEEP_MS, 0, s_handle_sweep, self);
     self->postgres = postgres_new (self->loop, self->url, self->origin, self->statements,
-                                   &s_handler, self);
+                                   self->limits, &s_handler, self);
     zloop_start (self->loop);
 }
 

@@ -4,7 +4,7 @@
 //  CONNECTING  PQconnectPoll () says what the socket must be ready for; a timer limits it, because
 //              libpq's own connect_timeout does not hold for that call
 //  PREPARING   the set-up pipeline is on its way; its results are ours, not the owner's
-//  UP          all results are the owner's
+//  UP          all results are the owner's; a timer limits how long we wait for one in silence
 //
 //  It stays in pipeline mode. PQgetResult () then gives NULL between two statements' results, and
 //  NULL again when nothing is left; so two NULLs in a row end a round of reading.
@@ -14,9 +14,9 @@
 #include "actors/scratch.h"
 #include "config/log.h"
 
-#define RETRY_MIN_MS       100
-#define RETRY_MAX_MS       1000
-#define CONNECT_TIMEOUT_MS 5000
+#define RETRY_MIN_MS 100
+#define RETRY_MAX_MS 800
+#define SILENCE_MS   1000 //  Beyond the longest statement
 
 typedef enum { WAITING, CONNECTING, PREPARING, UP } state_t;
 
@@ -27,14 +27,17 @@ struct postgres {
     const postgres_statement_t *statements; //  Borrowed
     const postgres_handler_t *handler;      //  Borrowed
     void *arg;                              //  The handler's
-    PGconn *connection;                     //  Owned; NULL while WAITING
-    zmq_pollitem_t watched;                 //  What the loop watches; events 0: nothing
-    int timer;                              //  Of the retry, or the connect timeout; -1: none
-    int retry_ms;                           //  The next delay, before jitter
+    postgres_limits_t limits;
+    PGconn *connection;     //  Owned; NULL while WAITING
+    zmq_pollitem_t watched; //  What the loop watches; events 0: nothing
+    int timer;              //  Of the retry, the connect timeout or silence; -1: none
+    int retry_ms;           //  The next delay, before jitter
     state_t state;
-    bool broken;        //  Something could not be queued: out of memory
-    char pid[16];       //  Of our backend, the last one where there is none now; "": never had one
-    char started[40];   //  When it started; with pid it is unmistakable
+    int awaited;      //  Syncs whose results are to come
+    int64_t heard_ms; //  When something came, or when we began to wait for it
+    bool broken;      //  Something could not be queued, and nothing is from there on: out of memory
+    char pid[16];     //  Of our backend, the last one where there is none now; "": never had one
+    char started[40]; //  When it started; with pid it is unmistakable
     char failure[1024]; //  Why the set-up failed; "": it did not
 };
 
@@ -83,8 +86,10 @@ s_ignore_notice (void *arg, const PGresult *notice)
 //  Values that the url may replace stand before it, those that it must not behind it.
 
 static PGconn *
-s_connect (const char *url, bool blocking)
+s_connect (const char *url, int timeout_ms, bool blocking)
 {
+    char timeout[16];
+    snprintf (timeout, sizeof (timeout), "%d", (timeout_ms + 999) / 1000);
     const char *const keys[] = {"fallback_application_name",
                                 "connect_timeout",
                                 "keepalives_idle",
@@ -94,15 +99,17 @@ s_connect (const char *url, bool blocking)
                                 "dbname",
                                 "client_encoding",
                                 NULL};
-    const char *const values[] = {"breadboard", "5", "10", "5", "3", "10000", url, "UTF8", NULL};
+    //  TCP gives up after 2 s without an answer: left to itself it tries again ever more seldom, and
+    //  so would find out long after the network has come back
+    const char *const values[] = {"breadboard", timeout, "10", "5", "3", "2000", url, "UTF8", NULL};
     return blocking ? PQconnectdbParams (keys, values, 1) : PQconnectStartParams (keys, values, 1);
 }
 
 //  Queues the set-up as one pipeline. All that we ask is answered by an index; a planner that sees
 //  LIMIT $1, or a table that it has no statistics of, does not always know that. To such a planner a
 //  plan that has to sort all the same looks so dear that it would compile it first, for 100 ms each
-//  time: hence no JIT. The backend of a connection that broke may still be at work: it is ended, and
-//  waited for, before anything else.
+//  time: hence no JIT. The backend of a
+//  connection that broke may still be at work: it is ended, and waited for, before anything else.
 
 static void
 s_send_set_up (postgres_t *self)
@@ -116,15 +123,19 @@ s_send_set_up (postgres_t *self)
                            " AND extract(epoch FROM backend_start)::text = $2",
                            2, NULL, old, NULL, NULL, 0);
     }
-    const char *const origin[] = {self->origin};
+    char lock[16];
+    char statement[16];
+    snprintf (lock, sizeof (lock), "%d", self->limits.lock_ms);
+    snprintf (statement, sizeof (statement), "%d", self->limits.statement_ms);
+    const char *const values[] = {self->origin, lock, statement};
     PQsendQueryParams (self->connection,
                        "SELECT set_config('" SCHEMA_ORIGIN "', $1, false),"
-                       " set_config('lock_timeout', '300ms', false),"
-                       " set_config('statement_timeout', '10s', false),"
+                       " set_config('lock_timeout', $2, false),"
+                       " set_config('statement_timeout', $3, false),"
                        " set_config('enable_seqscan', 'off', false),"
                        " set_config('enable_sort', 'off', false),"
                        " set_config('jit', 'off', false)",
-                       1, NULL, origin, NULL, NULL, 0);
+                       3, NULL, values, NULL, NULL, 0);
     PQsendQueryParams (self->connection, "LISTEN " SCHEMA_CHANNEL, 0, NULL, NULL, NULL, NULL, 0);
     for (const postgres_statement_t *statement = self->statements; statement->name; statement++)
         PQsendPrepare (self->connection, statement->name, statement->sql, 0, NULL);
@@ -175,7 +186,8 @@ s_take_set_up_result (postgres_t *self, PGresult *result)
         snprintf (self->failure, sizeof (self->failure), "%s", s_reason (result));
     else if (s_tells_old_backend_alive (result))
         snprintf (self->failure, sizeof (self->failure), "the old backend does not end");
-    else if (status == PGRES_TUPLES_OK && PQntuples (result) == 1 && PQnfields (result) == 2) {
+    else if (status == PGRES_TUPLES_OK && PQntuples (result) == 1 && PQnfields (result) == 2 &&
+             !*self->failure) { //  Else the old backend is the one to be ended next time, too
         snprintf (self->pid, sizeof (self->pid), "%s", PQgetvalue (result, 0, 0));
         snprintf (self->started, sizeof (self->started), "%s", PQgetvalue (result, 0, 1));
     }
@@ -191,7 +203,9 @@ s_handle_connect_timeout (zloop_t *loop, int timer, void *arg)
     (void) timer;
     postgres_t *self = (postgres_t *) arg;
     self->timer = -1;
-    s_fail (self, "no answer in 5 s");
+    char reason[64];
+    snprintf (reason, sizeof (reason), "no answer in %d ms", self->limits.connect_ms);
+    s_fail (self, reason);
     return 0;
 }
 
@@ -224,13 +238,14 @@ s_handle_retry (zloop_t *loop, int timer, void *arg)
     self->timer = -1;
     *self->failure = 0;
     self->broken = false;
-    self->connection = s_connect (self->url, false);
+    self->awaited = 0;
+    self->connection = s_connect (self->url, self->limits.connect_ms, false);
     if (!self->connection || PQstatus (self->connection) == CONNECTION_BAD)
         s_fail (self, self->connection ? PQerrorMessage (self->connection) : "out of memory");
     else {
         PQsetNoticeReceiver (self->connection, s_ignore_notice, NULL);
         self->state = CONNECTING;
-        s_set_timer (self, CONNECT_TIMEOUT_MS, s_handle_connect_timeout);
+        s_set_timer (self, self->limits.connect_ms, s_handle_connect_timeout);
         s_watch (self, ZMQ_POLLOUT); //  As libpq's manual says: as if it had asked for writing
     }
     return 0;
@@ -241,7 +256,8 @@ s_handle_retry (zloop_t *loop, int timer, void *arg)
 static void
 s_fail (postgres_t *self, const char *reason)
 {
-    char *copy = strdup (reason);
+    char copy[512];
+    snprintf (copy, sizeof (copy), "%s", reason);
     s_watch (self, 0);
     PQfinish (self->connection);
     self->connection = NULL;
@@ -251,7 +267,6 @@ s_fail (postgres_t *self, const char *reason)
     self->retry_ms = 2 * self->retry_ms < RETRY_MAX_MS ? 2 * self->retry_ms : RETRY_MAX_MS;
     copy[strcspn (copy, "\n")] = 0; //  libpq's further lines are guesses
     self->handler->down (self->arg, copy);
-    free (copy);
 }
 
 //  ------------------------------------------------------------------------
@@ -268,6 +283,8 @@ s_take_results (postgres_t *self)
         if (!result && gap)
             break;
         gap = !result;
+        if (result && PQresultStatus (result) == PGRES_PIPELINE_SYNC)
+            self->awaited--;
         if (result && self->state == UP)
             self->handler->result (self->arg, result);
         else if (result)
@@ -297,6 +314,7 @@ s_handle_socket (zloop_t *loop, zmq_pollitem_t *item, void *arg)
     }
     //  Results that came before the end are taken first: they may hold the commit
     bool alive = PQconsumeInput (self->connection) == 1;
+    self->heard_ms = zclock_mono ();
     s_take_results (self);
     s_take_notifications (self);
     if (self->connection && (!alive || PQstatus (self->connection) == CONNECTION_BAD))
@@ -322,22 +340,51 @@ postgres_is_up (const postgres_t *self)
 void
 postgres_query (postgres_t *self, const char *name, int count, const char *const *values)
 {
-    if (PQsendQueryPrepared (self->connection, name, count, values, NULL, NULL, 0) != 1)
-        self->broken = true;
+    self->broken = self->broken ||
+                   !PQsendQueryPrepared (self->connection, name, count, values, NULL, NULL, 0);
 }
 
 void
 postgres_hurry (postgres_t *self)
 {
-    if (PQsendFlushRequest (self->connection) != 1)
-        self->broken = true;
+    self->broken = self->broken || !PQsendFlushRequest (self->connection);
+}
+
+//  PostgreSQL has been silent for too long, or has to be given more time.
+
+static int
+s_handle_silence (zloop_t *loop, int timer, void *arg)
+{
+    (void) loop;
+    (void) timer;
+    postgres_t *self = (postgres_t *) arg;
+    int limit_ms = self->limits.statement_ms + SILENCE_MS;
+    int64_t left_ms = self->heard_ms + limit_ms - zclock_mono ();
+    self->timer = -1;
+    if (self->awaited > 0 && left_ms > 0)
+        s_set_timer (self, (int) left_ms, s_handle_silence);
+    else if (self->awaited > 0) {
+        char reason[64];
+        snprintf (reason, sizeof (reason), "no answer in %d ms", limit_ms);
+        s_fail (self, reason);
+    }
+    return 0;
+}
+
+static void
+s_await (postgres_t *self)
+{
+    if (self->awaited++ == 0)
+        self->heard_ms = zclock_mono ();
+    if (self->timer < 0)
+        s_set_timer (self, self->limits.statement_ms + SILENCE_MS, s_handle_silence);
 }
 
 void
 postgres_sync (postgres_t *self)
 {
-    if (PQpipelineSync (self->connection) != 1)
-        self->broken = true;
+    self->broken = self->broken || !PQpipelineSync (self->connection);
+    s_await (self);
 }
 
 void
@@ -352,13 +399,15 @@ postgres_flush (postgres_t *self)
 
 postgres_t *
 postgres_new (zloop_t *loop, const char *url, const char *origin,
-              const postgres_statement_t *statements, const postgres_handler_t *handler, void *arg)
+              const postgres_statement_t *statements, postgres_limits_t limits,
+              const postgres_handler_t *handler, void *arg)
 {
     postgres_t *self = (postgres_t *) zmalloc (sizeof (postgres_t));
     self->loop = loop;
     self->url = url;
     self->origin = origin;
     self->statements = statements;
+    self->limits = limits;
     self->handler = handler;
     self->arg = arg;
     self->timer = -1;
@@ -381,16 +430,14 @@ postgres_destroy (postgres_t **self_p)
 }
 
 PGconn *
-postgres_connect_blocking (const char *url, char **error_p)
+postgres_connect_blocking (const char *url, int timeout_ms, char **error_p)
 {
-    PGconn *connection = s_connect (url, true);
+    PGconn *connection = s_connect (url, timeout_ms, true);
     if (PQstatus (connection) == CONNECTION_OK)
         return connection;
-    char *reason = strdup (connection ? PQerrorMessage (connection) : "out of memory");
-    reason[strcspn (reason, "\n")] = 0;
-    *error_p = zsys_sprintf ("database: could not connect: %s; start it, or correct database.url",
-                             reason);
-    free (reason);
+    const char *reason = connection ? PQerrorMessage (connection) : "out of memory";
+    *error_p = zsys_sprintf ("database: could not connect: %.*s; start it, or correct database.url",
+                             (int) strcspn (reason, "\n"), reason);
     PQfinish (connection);
     return NULL;
 }
@@ -464,7 +511,7 @@ s_test_reconnect (const scratch_t *scratch)
     witness_t witness = {.loop = zloop_new ()};
     zloop_set_nonstop (witness.loop, true);
     witness.postgres = postgres_new (witness.loop, scratch_url (scratch), "origin",
-                                     s_test_statements, &handler, &witness);
+                                     s_test_statements, scratch_limits, &handler, &witness);
     zloop_start (witness.loop);
     assert (postgres_is_up (witness.postgres) && witness.ups == 1 && witness.syncs == 1);
 
@@ -493,12 +540,12 @@ postgres_test (bool verbose)
     if (verbose)
         printf ("\n");
     char *error = NULL;
-    PGconn *connection = postgres_connect_blocking ("host=/nowhere", &error);
+    PGconn *connection = postgres_connect_blocking ("host=/nowhere", 1000, &error);
     assert (!connection && error && strstr (error, "could not connect"));
     zstr_free (&error);
 
     scratch_t *scratch = scratch_new ();
-    connection = postgres_connect_blocking (scratch_url (scratch), &error);
+    connection = postgres_connect_blocking (scratch_url (scratch), 1000, &error);
     assert (connection);
     PQfinish (connection);
     s_test_reconnect (scratch);

@@ -6,7 +6,9 @@
 //  set-up     each new connection first ends the backend of the one that broke, and waits until it is
 //             gone, so that nothing in doubt can still be committed; then it prepares the statements
 //             and listens to SCHEMA_CHANNEL
-//  retry      after 100 ms, then doubled up to 1 s, each with jitter
+//  retry      after 100 ms, then doubled up to 0.8 s, each with jitter
+//  silence    a connection that owes us a result and sends nothing for statement_ms and a second more
+//             is ended: PostgreSQL stands still, or the network swallows everything
 
 #ifndef POSTGRES_H_INCLUDED
 #define POSTGRES_H_INCLUDED
@@ -21,6 +23,13 @@ typedef struct {
     const char *sql;
 } postgres_statement_t;
 
+//  What may take how long
+typedef struct {
+    int connect_ms;   //  A try to connect, set-up included
+    int statement_ms; //  A statement
+    int lock_ms;      //  Waiting for somebody else's lock
+} postgres_limits_t;
+
 //  What the connection tells its owner. A result is the owner's from then on; a payload is lent.
 typedef struct {
     void (*up) (void *arg);                                //  Ready for statements
@@ -33,8 +42,8 @@ typedef struct {
 //  statements end with one whose name is NULL. url, origin and statements are borrowed for as long
 //  as the object lives. Caller owns it.
 postgres_t *postgres_new (zloop_t *loop, const char *url, const char *origin,
-                          const postgres_statement_t *statements, const postgres_handler_t *handler,
-                          void *arg);
+                          const postgres_statement_t *statements, postgres_limits_t limits,
+                          const postgres_handler_t *handler, void *arg);
 
 void postgres_destroy (postgres_t **self_p);
 
@@ -57,9 +66,10 @@ void postgres_break (postgres_t *self, const char *reason);
 //  Sends what was queued, as far as PostgreSQL takes it now; the rest follows by itself.
 void postgres_flush (postgres_t *self);
 
-//  Opens a connection and waits for it, for start-up alone. Returns NULL when that fails, and then
-//  *error_p is a sentence, caller's to free. Caller ends it with PQfinish ().
-PGconn *postgres_connect_blocking (const char *url, char **error_p);
+//  Opens a connection and waits for it, so many ms for each address (in whole seconds, and 2 at
+//  least), for start-up alone. Returns NULL when that fails, and then *error_p is a sentence, caller's
+//  to free. Caller ends it with PQfinish ().
+PGconn *postgres_connect_blocking (const char *url, int timeout_ms, char **error_p);
 
 void postgres_test (bool verbose);
 

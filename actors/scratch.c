@@ -3,6 +3,8 @@
 
 #include <sys/stat.h>
 
+const postgres_limits_t scratch_limits = {5000, 10000, 300};
+
 struct scratch {
     char folder[32];
     private_postgres_t *postgres; //  Owned

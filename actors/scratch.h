@@ -9,12 +9,16 @@
 #include <czmq.h>
 #include <libpq-fe.h>
 
+#include "actors/postgres.h"
 #include "config/site.h"
 
 typedef struct scratch scratch_t;
 
 scratch_t *scratch_new (void);
 void scratch_destroy (scratch_t **self_p);
+
+//  Limits that suit a test's connection.
+extern const postgres_limits_t scratch_limits;
 
 //  The database's libpq connection string; borrowed.
 const char *scratch_url (const scratch_t *self);

@@ -165,6 +165,15 @@ static const entry_t s_entries[] = {
     {ENTRY (database, state_dir, TYPE_TEXT), .fallback = "", .form = "a folder", .fixed = true,
      .meaning = "Where the private one lives; empty: " STATE_DIR
                 " under the working directory (root: " STATE_DIR_ROOT ")."},
+    {ENTRY (database, connect_timeout_ms, TYPE_NUMBER), .fallback = "5000", .least = 100,
+     .most = 60000, .fixed = true, .meaning = "How long one try to connect may take, in ms."},
+    {ENTRY (database, statement_timeout_ms, TYPE_NUMBER), .fallback = "10000", .least = 100,
+     .most = 600000, .fixed = true,
+     .meaning = "How long a statement may take, and a second more how long PostgreSQL may be silent"
+                " while we wait, in ms."},
+    {ENTRY (database, lock_timeout_ms, TYPE_NUMBER), .fallback = "300", .least = 10, .most = 60000,
+     .fixed = true,
+     .meaning = "How long to wait for a message that somebody else keeps locked, in ms."},
     {ENTRY (board, title, TYPE_TEXT), .fallback = "Social Network", .least = 1, .most = 100,
      .meaning = "The board's name, over its page and in the browser's tab."},
     {ENTRY (board, page_size, TYPE_NUMBER), .fallback = "5", .least = 1, .most = 100,
@@ -760,7 +769,7 @@ settings_help (FILE *stream)
     for (size_t index = 0; index < ENTRIES; index++) {
         const entry_t *entry = &s_entries[index];
         char *name = zsys_sprintf ("%s.%s", entry->section, entry->key);
-        fprintf (stream, "  %-28s%s\n      %s\n", name,
+        fprintf (stream, "  %-31s%s\n      %s\n", name,
                  *entry->fallback ? entry->fallback : "(empty)", entry->meaning);
         freen (name);
     }
@@ -1114,6 +1123,7 @@ s_test_print (void)
         "allowed_origins = https://a.example https://b.example:8443\ntemplates = /srv/my "
         "templates\n"
         "[database]\nurl = dbname=board\nstate_dir = /srv/board\n"
+        "connect_timeout_ms = 100\nstatement_timeout_ms = 600000\nlock_timeout_ms = 10\n"
         "[board]\ntitle = Tr\xC3\xA4umerei = [\xE2\x99\xAA] ; #1\n"
         "page_size = 100\nauthor_max = 1\ntext_max = 1\n"
         "[limits]\nmax_message_bytes = 1024\nmessages_per_second = 0\nburst = 1000000\n"

@@ -25,6 +25,9 @@ typedef struct {
 
     char *database_url;
     char *database_state_dir;
+    int64_t database_connect_timeout_ms;
+    int64_t database_statement_timeout_ms;
+    int64_t database_lock_timeout_ms;
 
     char *board_title;
     int64_t board_page_size;

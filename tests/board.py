@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import glob
 import http.client
+import itertools
 import json
 import os
 import re
@@ -274,3 +275,53 @@ class Database:
         with contextlib.suppress(subprocess.CalledProcessError):
             self.stop("immediate")
         subprocess.run(["rm", "-rf", self.folder], check=True)
+
+
+_numbers = itertools.count(1)
+
+
+class Fresh:
+    """A database of its own in a server; nothing is in it."""
+
+    def __init__(self, server):
+        self.server = server
+        self.name = f"fresh_{next(_numbers)}"
+        server.sql(f"CREATE DATABASE {self.name}", database="postgres")
+        self.url = f"host={server.folder} user=board dbname={self.name}"
+
+    def connect(self):
+        return self.server.connect(self.name)
+
+    def sql(self, statement, *values):
+        return self.server.sql(statement, *values, database=self.name)
+
+    def texts(self):
+        return [text for (text,) in self.sql("SELECT text FROM messages ORDER BY id")]
+
+    def backends(self):
+        """The processes of the boards' connections."""
+        return [pid for (pid,) in self.server.sql(
+            "SELECT pid FROM pg_stat_activity WHERE application_name = 'breadboard'"
+            " AND datname = %s", self.name, database="postgres")]
+
+
+@contextlib.contextmanager
+def paused(server):
+    """All of the server's processes stand still."""
+    pids = [server.pid, *children(server.pid)]
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+
+
+def children(parent):
+    pids = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/stat", encoding="utf-8") as file:
+            if int(file.read().rpartition(")")[2].split()[1]) == parent:
+                pids.append(int(pid))
+    return pids

@@ -1,7 +1,6 @@
 """Somebody's PostgreSQL, named by database.url: shared, changed by others, away, and back again."""
 
 import contextlib
-import itertools
 import json
 import os
 import re
@@ -13,7 +12,7 @@ import time
 import psycopg2
 import pytest
 
-from board import BINARY, PATIENCE, Board, Database, wait_for
+from board import BINARY, PATIENCE, Board, Database, Fresh, paused, wait_for
 from conftest import stop_all
 from proxy import Proxy
 from writers import PAGE_SIZE, Writers
@@ -21,34 +20,6 @@ from writers import PAGE_SIZE, Writers
 DJANGO_TABLE = """CREATE TABLE messages (id {id} PRIMARY KEY, author varchar(100) NOT NULL,
                   text text NOT NULL, created_at timestamptz NOT NULL)"""
 DJANGO_INSERT = "INSERT INTO messages (author, text, created_at) VALUES (%s, %s, now()) RETURNING id"
-
-_numbers = itertools.count(1)
-
-
-class Fresh:
-    """A database of its own in a server; nothing is in it."""
-
-    def __init__(self, server):
-        self.server = server
-        self.name = f"fresh_{next(_numbers)}"
-        server.sql(f"CREATE DATABASE {self.name}", database="postgres")
-        self.url = f"host={server.folder} user=board dbname={self.name}"
-
-    def connect(self):
-        return self.server.connect(self.name)
-
-    def sql(self, statement, *values):
-        return self.server.sql(statement, *values, database=self.name)
-
-    def texts(self):
-        return [text for (text,) in self.sql("SELECT text FROM messages ORDER BY id")]
-
-    def backends(self):
-        """The processes of the boards' connections."""
-        return [pid for (pid,) in self.server.sql(
-            "SELECT pid FROM pg_stat_activity WHERE application_name = 'breadboard'"
-            " AND datname = %s", self.name, database="postgres")]
-
 
 @pytest.fixture
 def fresh(server):
@@ -416,28 +387,6 @@ def own_board(own):
     board = Board(database_url=own.url, limits_messages_per_second=0, board_page_size=PAGE_SIZE)
     yield board
     stop_all([board])
-
-
-@contextlib.contextmanager
-def paused(server):
-    """All of the server's processes stand still."""
-    pids = [server.pid, *children(server.pid)]
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for pid in pids:
-            os.kill(pid, signal.SIGCONT)
-
-
-def children(parent):
-    pids = []
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        with contextlib.suppress(OSError), open(f"/proc/{pid}/stat", encoding="utf-8") as file:
-            if int(file.read().rpartition(")")[2].split()[1]) == parent:
-                pids.append(int(pid))
-    return pids
 
 
 def test_without_its_database_the_board_shows_what_it_has(own, own_board, own_server):
