@@ -29,7 +29,7 @@ extern const postgres_statement_t pages_statements[];
 pages_t *pages_new (void);
 void pages_destroy (pages_t **self_p);
 
-//  How many pages the board has; 0: not known yet.
+//  How many pages the board has, as far as we know; 0: not counted yet.
 int64_t pages_count (const pages_t *self);
 
 //  The page, one past the end being the last; NULL when it is not in memory, or out of date.
@@ -44,7 +44,8 @@ void pages_outdate (pages_t *self);
 //  There are so many messages more, or fewer, than there were.
 void pages_count_more (pages_t *self, int64_t messages);
 
-//  Nobody knows how many messages there are: they are counted with the next read.
+//  Nobody knows how many messages there are: they are counted with the next read that is sent. Until
+//  then the last count stands, for a read under way as well.
 void pages_recount (pages_t *self);
 
 //  The page is needed. Nothing happens when it is in memory and up to date.
@@ -62,8 +63,7 @@ void pages_take (pages_t *self, const site_t *site, PGresult *result);
 //  The Sync's result has come, without an error before it.
 pages_state_t pages_finish (pages_t *self);
 
-//  What was read is void, or will not come: nothing is wanted any more, and how many messages there
-//  are is not known.
+//  What was read is void, or will not come: nothing is wanted any more, and messages are counted anew.
 void pages_break (pages_t *self);
 
 //  Whether everything wanted is near the newest message, so that reading it is cheap.

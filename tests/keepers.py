@@ -55,7 +55,7 @@ class Request:
 class Keepers:
     """Several keepers against the board at an address. With a seed all that they choose is chosen again."""
 
-    def __init__(self, address, count=6, seed=None):
+    def __init__(self, address, count=6, seed=None, name="keeper"):
         self.address = address
         self.acknowledged = 0  # writes
         self.doubts = 0  # requests whose connection broke
@@ -70,7 +70,7 @@ class Keepers:
         self._random = random.Random(seed)
         self._ending = False
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._run, args=(count,))
+        self._thread = threading.Thread(target=self._run, args=(name, count))
         self._thread.start()
 
     def __enter__(self):
@@ -123,10 +123,10 @@ class Keepers:
         different += len(stored)
         return {"lost": lost, "doubled": doubled, "different": different}
 
-    def _run(self, count):
+    def _run(self, name, count):
         asyncio.set_event_loop(self._loop)
         self._loop.run_until_complete(
-            asyncio.gather(*(self._keep(f"keeper {number}") for number in range(count))))
+            asyncio.gather(*(self._keep(f"{name} {number}") for number in range(count))))
 
     async def _keep(self, author):
         keeper = {"author": author, "messages": [], "requests": [], "refs": 0}
