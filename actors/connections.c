@@ -33,21 +33,27 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define ARRIVALS_QUEUE  1000  //  Sockets handed over and not yet taken
-#define PUBLISHED_QUEUE 1000  //  zmsgs; the database actor waits when there are more
-#define BUFFER_BYTES    65536 //  Of input, taken in one go
-#define EVENTS_MAX      256   //  Taken in one turn
-#define PUBLISHED_MAX   64    //  Taken in one turn
-#define COMMANDS_BYTES  65536 //  Of commands gathered for one zmsg, and one command more
-#define PATIENCE_MS     10
-#define SWEEP_MS        1000
-#define PING_EVERY_S    20
-#define UNFINISHED_MS   10000 //  A message that does not end in this time is cut
-#define CLOSING_MS      2000  //  How long a client may take to answer a close frame
-#define RETURNS_PER_S   1000  //  Of clients that were sent away
-#define SPREAD_MAX_S    60
-#define HELLO_TRIES     100
-#define HELLO_WAIT_MS   50
+//  High-water marks. An inproc pipe holds as much as both its ends say together, so one end says how
+//  much, and the other one 1
+#define ARRIVALS_QUEUE  64 //  Sockets handed over and not yet taken, of each civetweb thread
+#define PUBLISHED_QUEUE 1  //  The database actor's end says how much
+#define COMMANDS_QUEUE  1  //  The same
+
+#define BUFFER_BYTES   65536     //  Of input, taken in one go
+#define EVENTS_MAX     256       //  Taken in one turn
+#define PUBLISHED_MAX  64        //  Taken in one turn
+#define COMMANDS_BYTES 65536     //  Of commands gathered for one zmsg, and one command more
+#define GATHERED_MAX   (1 << 20) //  Bytes of them, while the database actor takes none
+#define FULL_MS        1         //  Until it is asked again
+#define PATIENCE_MS    10
+#define SWEEP_MS       1000
+#define PING_EVERY_S   20
+#define UNFINISHED_MS  10000 //  A message that does not end in this time is cut
+#define CLOSING_MS     2000  //  How long a client may take to answer a close frame
+#define RETURNS_PER_S  1000  //  Of clients that were sent away
+#define SPREAD_MAX_S   60
+#define HELLO_TRIES    100
+#define HELLO_WAIT_MS  50
 
 typedef struct {
     int number;           //  K
@@ -79,6 +85,7 @@ typedef struct {
     int64_t pages;        //  How many the board has, as it was published last
     int64_t drained_ms;   //  When draining ends at the latest; 0: we do not drain
     bool stirred;         //  A ZeroMQ socket of ours has something, or may have
+    bool full;            //  The database actor took no more when it was asked last
     bool quiet;           //  Clients are not read from
     bool terminated;      //  $TERM has come
 } self_t;
@@ -155,7 +162,10 @@ s_move (self_t *self, connection_t *connection, audience_t *audience)
 static bool
 s_bury (self_t *self, connection_t *connection)
 {
-    if (connection->known && zsock_send (self->commands, "18", DATABASE_LEFT, connection->id) != 0)
+    //  Not before its own commands
+    if (connection->known &&
+        (zchunk_size (self->gathered) > 0 ||
+         zsock_send (self->commands, "18", DATABASE_LEFT, connection->id) != 0))
         return false;
     if (connection->paused)
         zlistx_delete (self->paused, zlistx_find (self->paused, connection));
@@ -344,10 +354,27 @@ s_flush_all (self_t *self)
 //  ------------------------------------------------------------------------
 //  What clients send
 
-//  Says busy to all whose commands could not be forwarded.
+//  Says busy to the sender of a command that cannot be forwarded.
 
 static void
-s_answer_busy (self_t *self)
+s_refuse (self_t *self, const database_command_t *head, const void *json)
+{
+    connection_t *connection = (connection_t *) zhashx_lookup (self->table, &head->connection);
+    if (!connection)
+        return;
+    command_t *command = command_new ((const char *) json, head->size, site_settings (self->site));
+    command->speaks_breadboard_1 = head->speaks_breadboard_1;
+    command_fail (command, COMMAND_BUSY, "The board is very busy; try again in a second.");
+
+    if (head->opens)
+        s_cut (self, connection, FRAME_CLOSE_TRY_LATER, "the board is very busy");
+    else
+        s_owe_frame (self, connection, swap_new_notice (self->site, command));
+    command_destroy (&command);
+}
+
+static void
+s_refuse_gathered (self_t *self)
 {
     const byte *data = zchunk_data (self->gathered);
     const byte *end = data + zchunk_size (self->gathered);
@@ -355,34 +382,24 @@ s_answer_busy (self_t *self)
         database_command_t head;
         memcpy (&head, data, sizeof (head));
         data += sizeof (head);
-        connection_t *connection = (connection_t *) zhashx_lookup (self->table, &head.connection);
-        command_t *command = command_new ((const char *) data, head.size,
-                                          site_settings (self->site));
-        command->speaks_breadboard_1 = head.speaks_breadboard_1;
-        command_fail (command, COMMAND_BUSY, "The board is very busy; try again in a second.");
-        if (connection && connection->asked > 0)
-            connection->asked--;
-        if (connection && head.opens)
-            s_cut (self, connection, FRAME_CLOSE_TRY_LATER, "the board is very busy");
-        else if (connection)
-            s_owe_frame (self, connection, swap_new_notice (self->site, command));
-        command_destroy (&command);
+        s_refuse (self, &head, data);
         data += head.size;
     }
+    zchunk_set (self->gathered, NULL, 0);
 }
 
-//  Gives what was gathered to the database actor.
+//  Gives what was gathered to the database actor. When its queue is full, that stays for the next turn.
 
 static void
 s_forward (self_t *self)
 {
-    if (zchunk_size (self->gathered) == 0)
+    size_t size = zchunk_size (self->gathered);
+    if (size == 0 || (self->full && !(zsock_events (self->commands) & ZMQ_POLLOUT)))
         return;
-    int rc = zsock_send (self->commands, "18b", DATABASE_COMMANDS_SENT, (uint64_t) self->number,
-                         zchunk_data (self->gathered), zchunk_size (self->gathered));
-    if (rc != 0)
-        s_answer_busy (self);
-    zchunk_set (self->gathered, NULL, 0);
+    self->full = zsock_send (self->commands, "18b", DATABASE_COMMANDS_SENT, (uint64_t) self->number,
+                             zchunk_data (self->gathered), size) != 0;
+    if (!self->full)
+        zchunk_set (self->gathered, NULL, 0);
 }
 
 //  Gathers a command; the caller has filled in what the head says of it beside who sends it.
@@ -392,6 +409,10 @@ s_gather (self_t *self, connection_t *connection, database_command_t head, const
 {
     head.connection = connection->id;
     head.speaks_breadboard_1 = connection->speaks_breadboard_1;
+    if (self->full && zchunk_size (self->gathered) >= GATHERED_MAX) {
+        s_refuse (self, &head, json);
+        return;
+    }
     zchunk_extend (self->gathered, &head, sizeof (head));
     zchunk_extend (self->gathered, json, head.size);
     connection->known = true;
@@ -753,6 +774,7 @@ s_take_order (self_t *self)
         self->quiet = true;
         s_settle_all (self);
         s_forward (self);
+        s_refuse_gathered (self);
         zsock_signal (self->pipe, 0);
     }
     else if (streq (command, "DRAIN"))
@@ -830,7 +852,7 @@ s_open_sockets (self_t *self)
     zsock_connect (self->published, "%s", DATABASE_PUBLISHED);
 
     self->commands = zsock_new (ZMQ_DEALER);
-    zsock_set_sndhwm (self->commands, DATABASE_QUEUE);
+    zsock_set_sndhwm (self->commands, COMMANDS_QUEUE);
     zsock_set_sndtimeo (self->commands, 0);
     zsock_set_linger (self->commands, 0);
     zsock_connect (self->commands, "%s", DATABASE_COMMANDS);
@@ -927,6 +949,9 @@ s_timeout_ms (const self_t *self)
         return 0;
     if (zlistx_size (self->doomed) > 0)
         return 10; //  The database actor's queue is full; it is tried again soon
+    if (zchunk_size (self->gathered) > 0)
+        return FULL_MS;
+
     int64_t until_ms = self->sweep_ms < self->resume_ms ? self->sweep_ms : self->resume_ms;
     if (self->patient_ms < until_ms)
         until_ms = self->patient_ms;

@@ -1286,9 +1286,13 @@ typedef struct {
 static peer_t
 s_peer_new (void)
 {
-    peer_t self = {zsock_new_sub (DATABASE_PUBLISHED, "page/"), zsock_new (ZMQ_DEALER)};
+    peer_t self = {zsock_new (ZMQ_SUB), zsock_new (ZMQ_DEALER)};
+    zsock_set_rcvhwm (self.published, 1);
+    zsock_connect (self.published, "%s", DATABASE_PUBLISHED);
+    zsock_set_subscribe (self.published, "page/");
     zsock_set_subscribe (self.published, "to/5/");
     zsock_set_rcvtimeo (self.published, 5000);
+    zsock_set_sndhwm (self.commands, 1);
     zsock_connect (self.commands, "%s", DATABASE_COMMANDS);
     zsock_set_rcvtimeo (self.commands, 5000);
     return self;
@@ -1446,6 +1450,37 @@ s_test_outside (peer_t *peer, const scratch_t *scratch)
     s_peer_expect (peer, "page/1/", 2, "again");
 }
 
+//  Whoever does not listen makes the actor wait, and then the senders: nothing piles up without a
+//  bound, and nothing is lost.
+
+static void
+s_test_full (peer_t *peer)
+{
+    zsock_set_sndtimeo (peer->commands, 100);
+    database_command_t head = {.connection = 512 + 5, .size = 1};
+    byte record[sizeof (head) + 1];
+    memcpy (record, &head, sizeof (head));
+    record[sizeof (head)] = '!'; //  Is answered without PostgreSQL
+    size_t sent = 0;
+    while (zsock_send (peer->commands, "18b", DATABASE_COMMANDS_SENT, (uint64_t) 5, record,
+                       sizeof (record)) == 0)
+        sent++;
+    //  At most: published, each the answers of one turn; in the actor; on their way to it
+    assert (sent > PUBLISH_QUEUE);
+    assert (sent <= (PUBLISH_QUEUE + 2) * TAKE_MAX + DATABASE_QUEUE + DATABASE_SENT + 2);
+    for (size_t answered = 0; answered < sent;) {
+        zframe_t *frame = NULL;
+        int rc = zsock_recv (peer->published, "s88f", NULL, NULL, NULL, &frame);
+        assert (rc == 0);
+        for (size_t at = 0; at < zframe_size (frame); answered++) {
+            database_answer_t answer;
+            memcpy (&answer, zframe_data (frame) + at, sizeof (answer));
+            at += sizeof (answer) + answer.size;
+        }
+        zframe_destroy (&frame);
+    }
+}
+
 void
 database_test (bool verbose)
 {
@@ -1469,6 +1504,7 @@ database_test (bool verbose)
     s_test_commands (&peer);
     s_test_requests (&peer);
     s_test_outside (&peer, scratch);
+    s_test_full (&peer);
     site_t *site = scratch_site ();
     database_reload (self, site);
     site_destroy (&site);

@@ -11,7 +11,7 @@
 #include "http/request.h"
 
 //  Sockets on their way to one connection thread, from one worker
-#define HAND_OVER_QUEUE 1000
+#define HAND_OVER_QUEUE 1 //  Connection threads say how many more they hold
 
 struct worker {
     pool_t *pool;         //  Borrowed from the server
@@ -35,6 +35,7 @@ s_new_database (void)
     zsock_t *database = zsock_new (ZMQ_DEALER);
     assert (database);
     zsock_set_sndtimeo (database, 0);
+    zsock_set_sndhwm (database, 1);
     int rc = zsock_connect (database, DATABASE_COMMANDS);
     assert (rc == 0);
     return database;

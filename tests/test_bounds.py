@@ -1,0 +1,176 @@
+"""No queue grows without a bound, and what is full says so; slow and dead readers cost nobody else anything."""
+
+import contextlib
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+
+import pytest
+
+from board import Database, Fresh, paused, wait_for
+from raw import PING, PONG, command, frame, websocket
+
+WRITES = 400  # Their pages are more than the kernel's buffers hold for a client
+DEAD_AFTER = 60  # s, at most
+ADDRESS, PEER_ADDRESS = "10.213.97.1", "10.213.97.2"
+
+
+@pytest.fixture
+def own_server():
+    server = Database()
+    yield server
+    server.destroy()
+
+
+def metric(board, name):
+    (value,) = re.findall(rf"^breadboard_{name} (\d+)$", board.get("/metrics").text, re.M)
+    return int(value)
+
+
+def resident(board):
+    """The kilobytes of memory that the process has."""
+    with open(f"/proc/{board.process.pid}/status", encoding="ascii") as status:
+        (size,) = re.findall(r"^VmRSS:\s+(\d+) kB$", status.read(), re.M)
+    return int(size)
+
+
+def test_a_full_board_says_busy_and_stores_what_it_acknowledged(own_server, start):
+    own = Fresh(own_server)
+    board = start(database_url=own.url, limits_messages_per_second=0,
+                  database_statement_timeout_ms=60000)
+    clients = [board.client(subprotocols=["breadboard.1"]) for _ in range(8)]
+    sent, replies = 0, {}
+
+    def take():
+        for client in clients:
+            for answer in client.frames(0.05):
+                if "ref" in answer:
+                    assert answer["ref"] not in replies
+                    replies[answer["ref"]] = answer
+
+    with paused(own_server):
+        while not replies:
+            assert sent < 60000, "a queue without a bound"
+            for _ in range(400):
+                data = {"author": "Ann", "text": f"message {sent}"}
+                clients[sent % 8].send_raw(json.dumps({"action": "add message", "ref": f"{sent}",
+                                                       "data": data}))
+                sent += 1
+            take()
+        for answer in replies.values():
+            assert (answer["status"], answer["error"]["code"]) == ("error", "busy")
+            assert answer["retry_after_ms"] > 0
+        assert board.get("/healthz").status == 200
+    wait_for(lambda: take() or len(replies) == sent, "an answer for each")
+    stored = {answer["id"]: f"message {ref}" for ref, answer in replies.items()
+              if answer["status"] == "ok"}
+    assert 4096 < len(stored) < sent  # As many as the database actor holds, at least
+    assert dict(own.sql("SELECT id, text FROM messages")) == stored
+    assert board.client().first  # And goes on
+
+
+def test_who_asks_and_does_not_read_is_told_to_come_back(board):
+    cut = metric(board, "connections_cut_total")
+    with websocket(board.address) as raw:
+        raw.send(frame(command("list messages", page="1")) * 20000)
+        wait_for(lambda: metric(board, "connections_cut_total") > cut, "the board to have enough")
+        assert raw.close_code() == 1013
+    assert board.client().first
+
+
+@pytest.fixture
+def sleepers(board):
+    """Clients that do not read for a while."""
+    raws = [websocket(board.address) for _ in range(50)]
+    yield raws
+    for raw in raws:
+        raw.close()
+
+
+def test_a_slow_reader_costs_little_and_ends_on_the_newest_page(board, sleepers):
+    writer = board.client()
+    before = resident(board)
+    stale = metric(board, "connections_stale_total")
+    for number in range(WRITES):
+        writer.send("add message", author="Ann", text=f"message {number} " + "x" * 180)
+        newest = writer.until(f"message {number} ")
+    assert resident(board) - before < 10 * 1024
+    assert metric(board, "connections_stale_total") > stale
+    for raw in sleepers:
+        frames, html = 0, ""
+        while html != newest:
+            html = raw.message()["html"]
+            frames += 1
+        assert frames < WRITES  # It was spared most of them
+        raw.send_frame(opcode=PING)
+        assert raw.frame() == (PONG, b"")  # And nothing older comes behind
+
+
+#  ---------------------------------------------------------------- Dead peers
+
+
+def ip(*arguments):
+    subprocess.run(["ip", *arguments], check=True, capture_output=True)
+
+
+@pytest.fixture
+def network():
+    """Another network, at the end of a wire that can be cut; its name."""
+    name = f"breadboard-{os.getpid()}"
+    try:
+        ip("netns", "add", name)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("needs the right to make a network namespace")
+    try:
+        ip("link", "add", "bread0", "type", "veth", "peer", "name", "board0", "netns", name)
+        ip("addr", "add", f"{ADDRESS}/30", "dev", "bread0")
+        ip("link", "set", "bread0", "up")
+        ip("-n", name, "addr", "add", f"{PEER_ADDRESS}/30", "dev", "board0")
+        ip("-n", name, "link", "set", "board0", "up")
+        yield name
+    finally:
+        ip("netns", "del", name)  # And with it both ends of the wire
+
+
+#  What runs in the other network: a client that opens a WebSocket, and stays
+PEER = """
+import sys, time
+sys.path.insert(0, sys.argv[1])
+from raw import websocket
+raw = websocket(sys.argv[2], ("Host", sys.argv[2]))
+print("open", flush=True)
+while True:
+    raw.frame()
+"""
+
+
+@contextlib.contextmanager
+def peer(network, board):
+    process = subprocess.Popen(
+        ["ip", "netns", "exec", network, sys.executable, "-c", PEER, os.path.dirname(__file__),
+         board.address], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    try:
+        assert process.stdout.readline() == "open\n"
+        yield
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def test_a_dead_peer_is_gone_within_a_minute(network, start):
+    boards = [start(http_listen=f"{ADDRESS}:0", http_metrics="all") for _ in range(2)]
+    quiet, busy = boards
+    with peer(network, quiet), peer(network, busy):
+        assert [metric(board, "connections") for board in boards] == [1, 1]
+        ip("-n", network, "link", "set", "board0", "down")
+        began = time.monotonic()
+        gone = set()
+        while len(gone) < 2:
+            assert time.monotonic() - began < DEAD_AFTER, f"only {gone} gone"
+            busy.post("/messages", "author=Ann&message=to+whom")
+            gone.update(board for board in boards if metric(board, "connections") == 0)
+            time.sleep(0.5)
