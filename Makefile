@@ -126,6 +126,21 @@ $(BUILD)/bench_%: tests/bench_%.c tests/bench_wire.h Makefile
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $< -lpq
 
+#  Long campaigns; each ends with a table, and with an error when something acknowledged is lost
+BOARD    = 200
+POSTGRES = 50
+MINUTES  = 15
+
+.PHONY: kills
+kills: breadboard
+	@scripts/need postgresql python3-psycopg2 python3-websockets
+	BREADBOARD=$(OUT)breadboard /usr/bin/python3 tests/kills.py --board $(BOARD) --postgres $(POSTGRES)
+
+.PHONY: soak
+soak: breadboard
+	@scripts/need postgresql python3-psycopg2 python3-websockets
+	BREADBOARD=$(OUT)breadboard /usr/bin/python3 tests/soak.py --minutes $(MINUTES)
+
 .PHONY: screenshots
 screenshots: breadboard
 	@scripts/need chromium chromium-driver python3-selenium
@@ -154,6 +169,8 @@ help:
 	@echo 'make memcheck        class tests under valgrind'
 	@echo 'make fuzz            each fuzz target, FUZZ_SECONDS=60'
 	@echo 'make bench           figures beside their limits, in minutes; BENCH=--list tells what there is'
+	@echo 'make kills           kills under load, BOARD=200 POSTGRES=50 times, and what was lost'
+	@echo 'make soak            MINUTES=15 at work: memory, descriptors'
 	@echo 'make screenshots     the page in its states, into build/screenshots'
 	@echo 'make install         DESTDIR= PREFIX=/usr/local'
 	@echo 'make clean           removes what was built'

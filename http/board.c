@@ -6,6 +6,7 @@
 
 #include "http/board.h"
 
+#include "actors/metrics.h"
 #include "actors/uuid.h"
 #include "http/answer.h"
 #include "http/form.h"
@@ -127,6 +128,7 @@ s_answer_index (struct mg_connection *conn, int status, const char *page, const 
     json_t *data = s_page_data (conn);
     s_set_place (data, list);
     json_object_set_new (data, "unavailable", json_boolean (unavailable));
+    json_object_set_new (data, "away", json_boolean (!metrics_get (METRICS_DATABASE_UP)));
     s_set_text (data, "list", unavailable ? "" : list->text);
     s_set_text (data, "author", form_get (typed, "author"));
     s_set_text (data, "text", form_get (typed, "message"));

@@ -69,15 +69,19 @@ class Keepers:
         self.slowest = 0.0  # the longest that a request waited for its reply, on one connection
         self._random = random.Random(seed)
         self._ending = False
+        self._abandoned = False
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._run, args=(name, count))
+        self._thread = threading.Thread(target=self._run, args=(name, count), daemon=True)
         self._thread.start()
 
     def __enter__(self):
         return self
 
-    def __exit__(self, *_):
-        self.stop()
+    def __exit__(self, kind, *_):
+        self._abandoned = kind is not None  # what went wrong first is what counts
+        if not kind:
+            self.stop()
+        self._ending = True
 
     def stop(self):
         """Waits until every request that was sent has been settled."""
@@ -131,7 +135,7 @@ class Keepers:
     async def _keep(self, author):
         keeper = {"author": author, "messages": [], "requests": [], "refs": 0}
         try:
-            while not self._ending or keeper["requests"]:
+            while not self._abandoned and (not self._ending or keeper["requests"]):
                 try:
                     async with websockets.connect(f"ws://{self.address}{PATH}", max_size=None,
                                                   subprotocols=["breadboard.1"],

@@ -8,9 +8,9 @@ import threading
 class Proxy:
     """Listens on TCP and passes on to a server's UNIX socket, both ways, byte for byte."""
 
-    def __init__(self, path):
+    def __init__(self, path, address="127.0.0.1"):
         self.path = path
-        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.listener = socket.create_server((address, 0))
         self.port = self.listener.getsockname()[1]
         self.refuses = False  # whether new connections are closed at once
         self._hides = threading.Event()

@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import random
 import signal
@@ -114,6 +115,7 @@ def soak(minutes, report=print):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # it minds that visitors go without a word
     parser.add_argument("--minutes", type=float, default=15)
     return 0 if soak(parser.parse_args().minutes) else 1
 
