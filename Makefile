@@ -96,6 +96,14 @@ memcheck: all
 	        $(RUN)breadboard_selftest --test $$class || exit 1; \
 	done
 
+#  A program of its own, as it puts functions of its own in place of malloc (3) and others
+$(BUILD)/failing: $(OBJECTS) $(BUILD)/tests/failing.o
+	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+.PHONY: failing
+failing: $(BUILD)/failing
+	$(BUILD)/failing
+
 #  Seconds for each fuzz target; what it finds is left in build/fuzz
 FUZZ_SECONDS = 60
 FUZZERS = $(patsubst tests/%.c,%,$(wildcard tests/fuzz_*.c))

@@ -405,7 +405,7 @@ s_take_message (command_t *command, const PGresult *result)
     else
         command->newer = number;
     if (!command->author || !command->text)
-        command_fail (command, COMMAND_UNAVAILABLE, "The server is out of memory.");
+        command_fail_memory (command);
 }
 
 //  Keeps what is stored, so that people can compare.

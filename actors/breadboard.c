@@ -13,6 +13,8 @@
 #include "config/site.h"
 #include "http/server.h"
 
+#include <jansson.h>
+
 #include <getopt.h>
 #include <signal.h>
 #include <sys/resource.h>
@@ -332,10 +334,19 @@ s_run (board_t *self)
     return s_complain (1, &error);
 }
 
+//  jansson 2.14 writes past the end of its buffer when that cannot grow. So it ends as czmq does.
+
+static void *
+s_allocate_json (size_t size)
+{
+    return zmalloc (size);
+}
+
 int
 main (int argc, char *argv[])
 {
-    signals_block (); //  For all threads to come
+    json_set_alloc_funcs (s_allocate_json, free); //  Before anybody uses jansson
+    signals_block ();                             //  For all threads to come
     zsys_handler_set (NULL);
 
     board_t self = {.overrides = zlistx_new ()};

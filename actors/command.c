@@ -33,6 +33,12 @@ static const char *const s_action_names[] = {
     [COMMAND_DELETE] = "delete message", [COMMAND_RESTORE] = "restore message",
 };
 
+void
+command_fail_memory (command_t *self)
+{
+    command_fail (self, COMMAND_UNAVAILABLE, "The server is out of memory; nothing was saved.");
+}
+
 const char *
 command_code_name (command_code_t code)
 {
@@ -281,8 +287,8 @@ s_read_ref (command_t *self, const json_t *root)
         return;
     if (!text || memchr (text, 0, size) || size == 0 || utf8_count (text, size) > REF_MAX)
         command_fail (self, COMMAND_MALFORMED, "ref must be text of 1 to %d characters.", REF_MAX);
-    else
-        self->ref = strdup (text);
+    else if (!(self->ref = strdup (text)))
+        command_fail_memory (self);
 }
 
 static void

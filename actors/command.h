@@ -80,6 +80,9 @@ void command_destroy (command_t **self_p);
 //  Whether it changes the board.
 bool command_writes (const command_t *self);
 
+//  Memory is out: nothing of the command was done, or will be.
+void command_fail_memory (command_t *self);
+
 //  Sets code and reason (a printf format); no field is to blame.
 void command_fail (command_t *self, command_code_t code, const char *format, ...) CHECK_PRINTF (3);
 

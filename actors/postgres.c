@@ -272,6 +272,16 @@ s_fail (postgres_t *self, const char *reason)
 //  ------------------------------------------------------------------------
 //  At work
 
+//  An error without a SQLSTATE is libpq's own: memory is out, or the connection. What PostgreSQL did,
+//  and whether it committed that, it does not tell.
+
+static bool
+s_is_of_libpq (const PGresult *result)
+{
+    return PQresultStatus (result) == PGRES_FATAL_ERROR &&
+           !PQresultErrorField (result, PG_DIAG_SQLSTATE);
+}
+
 //  Takes what has come, until nothing is left or the connection is gone (a handler may end it).
 
 static void
@@ -285,7 +295,11 @@ s_take_results (postgres_t *self)
         gap = !result;
         if (result && PQresultStatus (result) == PGRES_PIPELINE_SYNC)
             self->awaited--;
-        if (result && self->state == UP)
+        if (result && s_is_of_libpq (result)) {
+            s_fail (self, PQresultErrorMessage (result));
+            PQclear (result);
+        }
+        else if (result && self->state == UP)
             self->handler->result (self->arg, result);
         else if (result)
             s_take_set_up_result (self, result);

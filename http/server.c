@@ -43,7 +43,6 @@ struct server {
     pool_t pool;                 //  What its workers share
     takeover_t *takeover;        //  Owned
     sweeper_t *sweeper;          //  Owned
-    zsock_t **sites;             //  Owned; a PUSH for each worker
     atomic_int workers;          //  Made so far
     bool library;                //  civetweb's library is initialised
     struct mg_context *civetweb; //  Owned
@@ -227,29 +226,13 @@ s_why_not (const char *listen, const struct sockaddr_in *address)
                          reason ? strerror (reason) : "civetweb did not start");
 }
 
-//  Each worker finds its site socket bound when it connects.
-
 static void
-s_bind_sites (server_t *self)
+s_take_back_sites (server_t *self)
 {
-    self->sites = (zsock_t **) zmalloc ((size_t) self->threads * sizeof (zsock_t *));
     for (int number = 0; number < self->threads; number++) {
-        self->sites[number] = zsock_new (ZMQ_PUSH);
-        assert (self->sites[number]);
-        zsock_set_sndtimeo (self->sites[number], 0);
-        int rc = zsock_bind (self->sites[number], WORKER_SITES, number);
-        assert (rc >= 0);
+        site_t *site = atomic_exchange (&self->pool.sites[number], NULL);
+        site_destroy (&site);
     }
-}
-
-static void
-s_unbind_sites (server_t *self)
-{
-    for (int number = 0; self->sites && number < self->threads; number++) {
-        zsock_unbind (self->sites[number], WORKER_SITES, number);
-        zsock_destroy (&self->sites[number]);
-    }
-    freen (self->sites);
 }
 
 //  How many connections may wait for a worker: whatever is accepted must get a descriptor below the
@@ -359,7 +342,6 @@ s_prepare (server_t *self, int connection_threads, int64_t max_connections, bool
     self->pool.sweeper = self->sweeper;
     if (!self->takeover || socketpair (AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, self->silent) != 0)
         return -1;
-    s_bind_sites (self);
     mg_init_library (0);
     self->library = true;
     return 0;
@@ -406,11 +388,8 @@ void
 server_reload (server_t *self, site_t *site)
 {
     for (int number = 0; number < self->threads; number++) {
-        site_t *reference = site_ref (site);
-        if (zsock_send (self->sites[number], "p", reference) != 0) {
-            log_warning ("server: thread %d has too many reloads waiting", number);
-            site_destroy (&reference);
-        }
+        site_t *unseen = atomic_exchange (&self->pool.sites[number], site_ref (site));
+        site_destroy (&unseen);
     }
     site_destroy (&self->site);
     self->site = site_ref (site);
@@ -496,7 +475,7 @@ server_destroy (server_t **self_p)
         }
         if (self->library)
             mg_exit_library ();
-        s_unbind_sites (self);
+        s_take_back_sites (self);
         sweeper_destroy (&self->sweeper);
         takeover_destroy (&self->takeover);
         for (int end = 0; end < 2; end++)

@@ -19,7 +19,6 @@ struct worker {
     site_t *site;         //  Our reference
     zsock_t *database;    //  DEALER; owned
     zsock_t *connections; //  PUSH; owned
-    zsock_t *sites;       //  PULL; owned
     uint64_t sequence;    //  Of the last question
 
     const struct mg_request_info *request; //  Borrowed from civetweb; NULL between requests
@@ -66,19 +65,14 @@ worker_new (pool_t *pool, int number, site_t *site)
     self->site = site_ref (site);
     self->database = s_new_database ();
     self->connections = s_new_connections (pool->connection_threads, number);
-    self->sites = zsock_new (ZMQ_PULL);
-    assert (self->sites);
-    zsock_set_rcvtimeo (self->sites, 0);
-    int rc = zsock_connect (self->sites, WORKER_SITES, number);
-    assert (rc == 0);
     return self;
 }
 
 static void
-s_take_sites (worker_t *self)
+s_take_site (worker_t *self)
 {
-    site_t *site;
-    while (zsock_recv (self->sites, "p", &site) == 0) {
+    site_t *site = atomic_exchange (&self->pool->sites[self->number], NULL);
+    if (site) {
         site_destroy (&self->site);
         self->site = site;
     }
@@ -90,8 +84,6 @@ worker_destroy (worker_t **self_p)
     assert (self_p);
     if (*self_p) {
         worker_t *self = *self_p;
-        s_take_sites (self); //  Whatever was sent is ours to give back
-        zsock_destroy (&self->sites);
         zsock_destroy (&self->connections);
         zsock_destroy (&self->database);
         site_destroy (&self->site);
@@ -138,7 +130,7 @@ worker_open (worker_t *self)
 void
 worker_begin (worker_t *self, const struct mg_request_info *info)
 {
-    s_take_sites (self);
+    s_take_site (self);
     self->request = info;
     self->has_body = false;
     int64_t size = 0;

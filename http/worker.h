@@ -3,7 +3,7 @@
 //  thread     made, used and destroyed by the thread itself
 //  sends      DATABASE_COMMANDS     DEALER  REQUEST, FIND and READY, one at a time
 //             CONNECTIONS_ENDPOINT  PUSH    a socket taken over; all K take turns
-//  takes      WORKER_SITES          PULL    [p: site_t reference]; the worker owns it
+//  takes      the newest site, with each request, out of the pool
 //  full       a request is answered "busy", a socket taken over is closed
 
 #ifndef WORKER_H_INCLUDED
@@ -18,8 +18,7 @@
 #include "http/sweeper.h"
 #include "http/takeover.h"
 
-//  A printf format for the worker's number; the server binds it
-#define WORKER_SITES "inproc://sites/%d"
+#define WORKERS_MAX 256
 
 //  The longest that a worker waits for the database actor
 #define WORKER_PATIENCE_MS 2000
@@ -32,6 +31,9 @@ typedef struct {
     takeover_t *takeover;    //  Borrowed from the server; never changes
     sweeper_t *sweeper;      //  Borrowed from the server; a worker writes its own row
     atomic_bool draining;    //  Set by the server: no connection is kept
+    //  For each worker the newest site, until it takes that; whoever takes one out owns the reference.
+    //  Not a socket: a thread that has nothing to do would let all reloads pile up there
+    _Atomic (site_t *) sites[WORKERS_MAX];
 } pool_t;
 
 //  The database actor's answer

@@ -62,7 +62,7 @@ class Keepers:
         self.retries = 0  # requests sent again
         self.refusals = 0  # unavailable or busy
         self.close_codes = []
-        self.last = time.monotonic()  # when the last write was acknowledged
+        self.latest = 0.0  # when the newest of the requests that were acknowledged had been sent
         self.messages = []  # all that were tried
         self.refused = []  # given up after "unavailable": must not be there
         self.faults = []
@@ -90,17 +90,22 @@ class Keepers:
         assert not self._thread.is_alive(), "requests that nobody answers"
 
     def wait(self, count, patience=PATIENCE):
-        """Waits until so many more writes have been acknowledged; returns how long the first one took."""
+        """Waits until so many more writes have been acknowledged."""
+        goal = self.acknowledged + count
+        self._await(lambda: self.acknowledged >= goal, f"{count} more writes", patience)
+
+    def wait_anew(self):
+        """Waits until a write that is sent from now on has been acknowledged; returns how long that took."""
         began = time.monotonic()
-        before = self.acknowledged
-        first = None
-        while self.acknowledged < before + count:
-            if first is None and self.acknowledged > before:
-                first = time.monotonic() - began
+        self._await(lambda: self.latest > began, "a new write", PATIENCE)
+        return time.monotonic() - began
+
+    def _await(self, condition, what, patience):
+        deadline = time.monotonic() + patience
+        while not condition():
             assert not self.faults, self.faults[0]
-            assert time.monotonic() - began < patience, f"no {count} more writes in {patience} s"
+            assert time.monotonic() < deadline, f"waited in vain for {what}"
             time.sleep(0.005)
-        return first or time.monotonic() - began
 
     def check(self, rows):
         """Compares rows of (key, id, author, text, version) with what the keepers were told.
@@ -217,7 +222,7 @@ class Keepers:
             await self._send(keeper, socket, waiting, request)
             return
         self.acknowledged += 1
-        self.last = time.monotonic()
+        self.latest = max(self.latest, request.sent)
         self._forget(keeper, request)
 
     @staticmethod

@@ -46,7 +46,7 @@ class Kills:
         self._load()
         self.board.kill()
         self.board = self._start()
-        self._note("board", self.keepers.wait(1))
+        self._note("board", self.keepers.wait_anew())
 
     def kill_postgres(self, how):
         self._load()
@@ -64,7 +64,7 @@ class Kills:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             self._start_postgres()
-        self._note(f"postgres: {how}", self.keepers.wait(1))
+        self._note(f"postgres: {how}", self.keepers.wait_anew())
 
     def _load(self):
         """A moment at random under load."""

@@ -8,6 +8,7 @@ import json
 import os
 import resource
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -364,11 +365,13 @@ def test_without_descriptors_it_goes_on(start, fresh):
                  "the board to notice")
         time.sleep(1)  # it tries to connect, and cannot
         assert asker.ask("add message", author="Ann", text="in vain")[0] == "unavailable"
-        with contextlib.suppress(Exception):
-            Client(board.address, open_timeout=1)
+        waiting = socket.create_connection(("127.0.0.1", board.port), PATIENCE)
+        waiting.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
     finally:
         resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
     assert writes_return(asker) < RETURN
+    with waiting:
+        assert waiting.recv(12) == b"HTTP/1.1 200"
     assert "again<" in board.client().first
 
 
