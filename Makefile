@@ -177,6 +177,7 @@ help:
 	@echo 'make memcheck        class tests under valgrind'
 	@echo 'make fuzz            each fuzz target, FUZZ_SECONDS=60'
 	@echo 'make bench           figures beside their limits, in minutes; BENCH=--list tells what there is'
+	@echo 'make failing         allocations that fail, one by one'
 	@echo 'make kills           kills under load, BOARD=200 POSTGRES=50 times, and what was lost'
 	@echo 'make soak            MINUTES=15 at work: memory, descriptors'
 	@echo 'make screenshots     the page in its states, into build/screenshots'
