@@ -59,8 +59,8 @@ class Reader:
 
     def _take(self, frame):
         if frame["selector"] != "#messages__list":
-            self.faults.append(frame)
-            return
+            assert frame["selector"] == "#notices" and 'data-code="unavailable"' in frame["html"], frame
+            return  # the page that it asked for is not in memory while the connection is away
         self.html = frame["html"]
         messages = shown(self.html)
         for number, text in messages:
@@ -71,7 +71,7 @@ class Reader:
         page = re.search(r'data-page="(\d+)"', self.html)
         if messages and page and page.group(1) == "1":  # the newest message is never deleted here
             if messages[0][0] < self._newest:
-                self.faults.append(f"page 1 went back from {self._newest} to {messages[0][0]}")
+                self.faults.append(f"page 1 went back from {self._newest} to {messages}")
             self._newest = max(self._newest, messages[0][0])
 
 
