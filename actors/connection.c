@@ -128,6 +128,18 @@ s_iovec (const parcel_t *parcel, size_t offset)
     return (struct iovec){(void *) (parcel->data + offset), parcel->size - offset};
 }
 
+//  The last private frame that shows a page; NULL: none does.
+
+static const parcel_t *
+s_last_page (const connection_t *self)
+{
+    const parcel_t *last = NULL;
+    for (const parcel_t *parcel = self->first; parcel; parcel = parcel->next)
+        if (parcel->shows_page)
+            last = parcel;
+    return last;
+}
+
 //  Sends as much as fits into one call. Returns how many bytes the kernel took, and in *more_p
 //  whether it took everything and something is left.
 
@@ -136,11 +148,15 @@ s_send_gathered (connection_t *self, parcel_t *page, bool *more_p)
 {
     struct iovec vector[GATHER];
     size_t count = 0;
+    const parcel_t *older = page ? s_last_page (self) : NULL; //  It and those before it go first
+    if (older)
+        page = NULL;
     if (self->sending)
         vector[count++] = s_iovec (self->sending, self->sent);
     if (page)
         vector[count++] = s_iovec (page, 0);
-    for (parcel_t *parcel = self->first; parcel && count < GATHER; parcel = parcel->next)
+    const parcel_t *end = older ? older->next : NULL;
+    for (parcel_t *parcel = self->first; parcel != end && count < GATHER; parcel = parcel->next)
         vector[count++] = s_iovec (parcel, 0);
     size_t wanted = 0;
     for (size_t index = 0; index < count; index++)
@@ -161,7 +177,7 @@ s_send_gathered (connection_t *self, parcel_t *page, bool *more_p)
     }
     while (left > 0)
         left = s_account (self, s_unqueue (self), 0, left);
-    *more_p = taken == wanted && self->first;
+    *more_p = taken == wanted && (self->first || older);
     return taken;
 }
 
@@ -233,6 +249,29 @@ s_test_order (connection_t *self, int peer, parcel_t *page, parcel_t *newest)
     assert (page->references == 1 && newest->references == 1 && self->queued == 0);
 }
 
+//  A page that was asked for is not sent behind a newer one; what follows it is.
+
+static void
+s_test_page_asked_for (connection_t *self, int peer, parcel_t *big, parcel_t *newest)
+{
+    self->stale = true;
+    connection_flush (self, big); //  More than the kernel takes
+    for (int fill = 'b'; fill <= 'd'; fill++) {
+        parcel_t *frame = s_parcel_new ((char) fill, 10);
+        frame->shows_page = fill == 'c';
+        int rc = connection_queue (self, &frame);
+        assert (rc == 0);
+    }
+    self->stale = true;
+    char runs[64] = "";
+    while (connection_behind (self)) {
+        s_drain (peer, runs);
+        connection_flush (self, newest);
+    }
+    s_drain (peer, runs);
+    assert (streq (runs, "abczd"));
+}
+
 static void
 s_test_bound (connection_t *self, parcel_t *page)
 {
@@ -261,6 +300,7 @@ connection_test (bool verbose)
     parcel_t *page = s_parcel_new ('a', 1024 * 1024);
     parcel_t *newest = s_parcel_new ('z', 100);
     s_test_order (self, ends[1], page, newest);
+    s_test_page_asked_for (self, ends[1], page, newest);
     s_test_bound (self, page);
     close (ends[1]);
     connection_flush (self, newest);

@@ -64,7 +64,8 @@ int connection_queue (connection_t *self, parcel_t **frame_p);
 void connection_forget (connection_t *self);
 
 //  Sends what is owed, as far as the kernel takes it: the rest of a frame, then page, the newest one,
-//  when the connection is stale, then what is queued. Returns how many bytes the kernel took.
+//  when the connection is stale, then what is queued. What shows a page itself goes before page, with
+//  all that was queued before it. Returns how many bytes the kernel took.
 size_t connection_flush (connection_t *self, parcel_t *page);
 
 //  Whether something is owed.

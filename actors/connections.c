@@ -575,6 +575,7 @@ s_take_answer (self_t *self, const database_answer_t *head, parcel_t *parcel)
     if (head->page > 0) { //  The frame shows it, so it has been seen
         s_move (self, connection, s_audience (self, head->page));
         connection->seen = connection->audience->version;
+        parcel->shows_page = true;
     }
     if (parcel->size > 0 && (parcel->data[0] & 0x0F) == FRAME_CLOSE) {
         s_close (self, connection, zframe_new (parcel->data, parcel->size));

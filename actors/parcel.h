@@ -15,6 +15,7 @@ struct parcel {
     size_t references;
     zframe_t *frame; //  Owned; NULL for a part
     parcel_t *whole; //  A reference to what this is a part of; NULL for a whole
+    bool shows_page; //  A private frame with a page in it, which a newer one must not overtake
     parcel_t *next;  //  In the queue of a connection; owned by the queue
 };
 
