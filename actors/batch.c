@@ -428,7 +428,8 @@ s_take_update (command_t *command, const PGresult *result)
 {
     bool changed = PQntuples (result) > 0 && *PQgetvalue (result, 0, 0) == 't';
     bool as_wanted = PQntuples (result) > 0 && *PQgetvalue (result, 0, 1) == 't';
-    if (changed || (command->doubtful && as_wanted))
+    bool before = as_wanted && (command->doubtful || command->version > 0); //  It is a retry
+    if (changed || before)
         return;
     if (command->doubtful)
         command->unsettled = true; //  It was not done, or somebody else came after it

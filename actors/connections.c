@@ -52,6 +52,8 @@
 #define CLOSING_MS     2000  //  How long a client may take to answer a close frame
 #define RETURNS_PER_S  1000  //  Of clients that were sent away
 #define SPREAD_MAX_S   60
+#define PING           "{\"action\":\"ping\"}"
+#define PONG           "{\"status\":\"ok\"}"
 #define HELLO_TRIES    100
 #define HELLO_WAIT_MS  50
 
@@ -441,6 +443,16 @@ s_over_rate (self_t *self, connection_t *connection)
     return true;
 }
 
+//  Whether the message asks for a sign of life. Scripts in a browser see no PONG, and who speaks
+//  breadboard.1 may ask for one so, byte for byte; it is answered here, whatever the database does.
+
+static bool
+s_is_ping (const connection_t *connection, const reassembly_event_t *event)
+{
+    return connection->speaks_breadboard_1 && event->size == strlen (PING) &&
+           memcmp (event->payload, PING, event->size) == 0;
+}
+
 //  Takes one message; returns whether to go on.
 
 static bool
@@ -451,8 +463,11 @@ s_handle_message (const reassembly_event_t *event, void *arg)
     connection_t *connection = sender->connection;
     if (event->opcode == FRAME_TEXT) {
         connection->unfinished_ms = 0;
-        s_gather (self, connection, (database_command_t){.size = (uint32_t) event->size},
-                  event->payload);
+        if (s_is_ping (connection, event))
+            s_owe_frame (self, connection, frame_new (FRAME_TEXT, PONG, strlen (PONG)));
+        else
+            s_gather (self, connection, (database_command_t){.size = (uint32_t) event->size},
+                      event->payload);
     }
     else if (event->opcode == FRAME_PING)
         s_owe_frame (self, connection, frame_new (FRAME_PONG, event->payload, event->size));

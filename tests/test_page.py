@@ -332,12 +332,12 @@ def test_an_edit_form_survives_that_its_message_is_deleted(board, browser):
     assert ann.value("#message-form__text--update") == "doomed but dear to me"
     assert ann.focused() == "message-form__text--update"
     ann.click("#message-form__submit--update")
-    ann.wait_has('.notice[role="alert"][data-code="not-found"]')
+    ann.wait(lambda: not ann.has(".update-form[aria-busy]"), "the refusal")
+    assert "deleted" in ann.text(".update-form__note")
     assert ann.value("#message-form__text--update") == "doomed but dear to me"
-    ann.click(".notice__dismiss")
-    assert not ann.has(".notice")
-    ann.click(".update-form__cancel")
-    ann.wait_shown("other")
+    ann.click(".update-form__as-new")
+    for window in ann, bob:
+        window.wait_shown("doomed but dear to me", "other")
     assert not ann.has(".update-form")
 
 

@@ -165,6 +165,30 @@ def test_an_old_version_overwrites_nothing(board, database):
     assert reply(ann, "3")[0]["status"] == "ok"
 
 
+def test_an_update_that_is_sent_again_is_no_conflict_with_itself(board, database):
+    ann = speaker(board)
+    number = added(ann)
+    for ref in "once", "again":
+        ask(ann, ref, "update message", id=number, author="Ann", text="changed", version=1)
+        answer, _ = reply(ann, ref)
+        assert answer == {"ref": ref, "status": "ok", "id": number}
+    assert database.sql("SELECT text, version FROM messages") == [("changed", 2)]
+    ask(ann, "later", "update message", id=number, author="Ann", text="changed", version=2)
+    assert reply(ann, "later")[0]["status"] == "ok"
+    ask(ann, "too late", "update message", id=number, author="Ann", text="changed", version=1)
+    assert reply(ann, "too late")[0]["error"]["code"] == "conflict"
+
+
+def test_a_sign_of_life_needs_no_database(board):
+    ann, plain = speaker(board), board.client()
+    ann.html()
+    plain.html()
+    ann.send_raw('{"action":"ping"}')
+    assert ann.frame() == {"status": "ok"}
+    plain.send_raw('{"action":"ping"}')
+    assert plain.notice() == "malformed"
+
+
 def test_the_plain_protocol_has_no_replies(board):
     plain = board.client()
     ask(plain, "r", "add message", author="Ann", text="plain")
