@@ -141,6 +141,26 @@ class Window:
     def open(self, path):
         self.here().get(self.origin + path)
 
+    def reload(self):
+        self.here().refresh()
+
+    def back(self):
+        self.here().back()
+
+    def forward(self):
+        self.here().forward()
+
+    def close(self):
+        self.here().close()
+        self.browser.windows.remove(self)
+        self.browser.current = None
+        self.driver.switch_to.window(self.browser.first)
+
+    def offline(self, offline):
+        self.cdp("Network.enable")
+        self.cdp("Network.emulateNetworkConditions", offline=offline, latency=0,
+                 downloadThroughput=-1, uploadThroughput=-1)
+
     @property
     def path(self):
         return self.here().current_url.removeprefix(self.origin)
@@ -230,7 +250,6 @@ class Window:
         self.click(css)
         wait_for(left, f"the page behind {css}")
 
-
     def press(self, *keys, **held):
         """Presses keys, one after the other, wherever the focus is; ctrl=True, shift=True holds."""
         modifiers = [{"ctrl": Keys.CONTROL, "shift": Keys.SHIFT}[name] for name in held]
@@ -269,3 +288,8 @@ class Window:
         """Opens the edit form of the message with the text."""
         self.press_on(text, ".messages__update")
         self.wait_has(".update-form")
+
+    def delete(self, text):
+        """Deletes the message with the text, and says so when asked."""
+        self.press_on(text, ".messages__delete")
+        self.click(".messages__delete-yes")

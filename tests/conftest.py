@@ -3,6 +3,7 @@ import signal
 import pytest
 
 from board import Board, Database, wait_for
+from browser import Browser
 
 
 @pytest.fixture(scope="session")
@@ -60,3 +61,20 @@ def board(shared_board, database):
     for client in shared_board.clients:
         client.close()
     shared_board.clients.clear()
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    browser = Browser()
+    yield browser
+    browser.quit()
+
+
+@pytest.fixture
+def browser(chromium, request):
+    """The browser that tests share, without a window. Nothing may go wrong in its console, where it
+    reports what breaks the content security policy too, but what the test's parameter console names."""
+    yield chromium
+    expected = getattr(request.function, "console", ())
+    said = chromium.close_windows()
+    assert [line for line in said if not any(part in line for part in expected)] == []

@@ -1,4 +1,4 @@
-"""A network between a board and its PostgreSQL that breaks when a test wants it to."""
+"""A network that breaks when a test wants it to: between a board and its PostgreSQL, or a board and browsers."""
 
 import contextlib
 import socket
@@ -6,13 +6,17 @@ import threading
 
 
 class Proxy:
-    """Listens on TCP and passes on to a server's UNIX socket, both ways, byte for byte."""
+    """Listens on TCP and passes on to a server, both ways, byte for byte: to a UNIX socket's path, or
+    to a port of this machine."""
 
-    def __init__(self, path, address="127.0.0.1"):
-        self.path = path
+    def __init__(self, server, address="127.0.0.1"):
+        self.server = server
         self.listener = socket.create_server((address, 0))
         self.port = self.listener.getsockname()[1]
+        self.address = f"{address}:{self.port}"
         self.refuses = False  # whether new connections are closed at once
+        self._flows = threading.Event()
+        self._flows.set()
         self._hides = threading.Event()
         self._hidden = threading.Event()
         self._lock = threading.Lock()
@@ -35,8 +39,23 @@ class Proxy:
         self.cut()
         self._hides.clear()
 
+    def freeze(self):
+        """Nothing comes through any more, and nobody is told."""
+        self._flows.clear()
+
+    def thaw(self):
+        self._flows.set()
+
+    def hide_answers(self):
+        """What the server says does not come through, until it may again."""
+        self._hides.set()
+
+    def show_answers(self):
+        self._hides.clear()
+
     def close(self):
         self.refuses = True
+        self._flows.set()
         self.listener.shutdown(socket.SHUT_RDWR)
         self.listener.close()
         self.cut()
@@ -47,11 +66,11 @@ class Proxy:
                 client, _ = self.listener.accept()
             except OSError:
                 return
-            server = socket.socket(socket.AF_UNIX)
+            server = socket.socket(socket.AF_INET if isinstance(self.server, int) else socket.AF_UNIX)
             try:
                 if self.refuses:
                     raise ConnectionRefusedError
-                server.connect(self.path)
+                server.connect(("127.0.0.1", self.server) if isinstance(self.server, int) else self.server)
             except OSError:
                 client.close()
                 server.close()
@@ -65,6 +84,7 @@ class Proxy:
     def _pump_questions(self, client, server):
         with contextlib.suppress(OSError):
             while data := client.recv(65536):
+                self._flows.wait()
                 server.sendall(data)
         with contextlib.suppress(OSError):
             server.shutdown(socket.SHUT_RDWR)
@@ -72,6 +92,7 @@ class Proxy:
     def _pump_answers(self, client, server):
         with contextlib.suppress(OSError), client, server:
             while data := server.recv(65536):
+                self._flows.wait()
                 if self._hides.is_set():
                     self._hidden.set()
                 else:
