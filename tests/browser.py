@@ -276,13 +276,17 @@ class Window:
         self.fill(author, text)
         self.click("#message-form__submit")
 
+    def button(self, text, css):
+        """What the selector names in the message with the text."""
+        for article in self.all(".message"):
+            if any(part.get_property("textContent") == text
+                   for part in article.find_elements("css selector", ".message__text")):
+                return article.find_element("css selector", css)
+        raise AssertionError(f"no message {text!r}")
+
     def press_on(self, text, css):
         """Clicks a button of the message with the text."""
-        for article in self.all(".message"):
-            if any(part.text == text for part in article.find_elements("css selector", ".message__text")):
-                article.find_element("css selector", css).click()
-                return
-        raise AssertionError(f"no message {text!r}")
+        self.button(text, css).click()
 
     def edit(self, text):
         """Opens the edit form of the message with the text."""
