@@ -61,7 +61,7 @@ function changed(state) {
   if (state !== "open") return;
   outbox.send();
   outbox.adopt();
-  restoreEdit(messageForm);
+  restoreEdit();
 }
 
 //  ---------------------------------------------------------------- Pages that come

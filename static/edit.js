@@ -18,6 +18,8 @@ export let edit = null;
 let line;
 export const editOver = (openLine) => (line = openLine);
 
+const LOST = { message: "The connection is lost." };
+
 export const isTyped = () => edit !== null && !sameValues(valuesOf(edit.form), edit.came);
 
 //  ---------------------------------------------------------------- Opening and closing
@@ -61,10 +63,12 @@ function strayArticle() {
   return article;
 }
 
-//  Opens the form with what was typed in it before. Returns whether it could.
+//  Opens the form with what was typed in it before. Returns "ok", or why not: an error, or undefined
+//  where the line is lost.
 export async function reopenEdit({ id, version, author, text }) {
   const reply = await askForForm(id);
-  if (reply?.status !== "ok" || isTyped()) return false;
+  if (reply?.status !== "ok") return reply?.error;
+  if (isTyped()) return { message: "Another change is not saved yet." };
   openEdit(id, parse(reply.html));
   const { elements } = edit.form;
   if (version && Number(elements.version.value) !== version) {
@@ -73,13 +77,18 @@ export async function reopenEdit({ id, version, author, text }) {
   }
   fillIn(edit.form, { author, text });
   keepEdit();
-  return true;
+  return "ok";
 }
 
 export function cancelEdit() {
   const typed = isTyped() && !edit.entry ? typedEdit() : null;
   closeEdit();
-  if (typed) offerUndo("Your change is not saved.", () => reopenEdit(typed));
+  if (typed) offerUndo("Your change is not saved.", () => takeBack(typed));
+}
+
+async function takeBack(typed) {
+  const result = await reopenEdit(typed);
+  if (result !== "ok") outbox.add("update message", typed, result ?? LOST);
 }
 
 export function closeEdit() {
@@ -101,13 +110,14 @@ const typedEdit = () => ({
 
 export const keepEdit = () => keep(DRAFT, isTyped() && !edit.entry ? typedEdit() : null);
 
-//  After a reload; where the message is gone, what was typed is put into the form for a new one.
-export async function restoreEdit(newForm) {
+//  After a reload; where the message is gone, what was typed is shown as what was not stored.
+export async function restoreEdit() {
   const draft = kept(DRAFT);
-  if (!draft || edit || (await reopenEdit(draft)) || line.state !== "open") return;
-  if (newForm.elements.message.value) return;
-  fillIn(newForm, draft);
+  if (!draft || edit) return;
+  const result = await reopenEdit(draft);
+  if (result === "ok" || !result) return;
   keep(DRAFT, null);
+  outbox.add("update message", draft, result);
 }
 
 //  ---------------------------------------------------------------- What others do meanwhile

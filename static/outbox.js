@@ -95,8 +95,9 @@ export class Outbox {
     return entry;
   }
 
-  add(action, data) {
-    const entry = { id: uuid(), tab, atMs: Date.now(), action, data };
+  //  With an error it is not sent, but kept to be seen.
+  add(action, data, error) {
+    const entry = { id: uuid(), tab, atMs: Date.now(), action, data, error };
     this.restore(entry);
     return entry;
   }

@@ -101,7 +101,10 @@ const entryOf = (card) => outbox.entries.find(({ id }) => id === card.dataset.en
 export async function takeUp(card, form) {
   const entry = entryOf(card);
   const { data } = entry;
-  if (entry.action === "update message" && (await reopenEdit(data))) return outbox.remove(entry);
+  if (entry.action === "update message" && (await reopenEdit(data)) === "ok") {
+    outbox.remove(entry);
+    return;
+  }
   if (form.elements.message.value.trim()) {
     notify("Post first what is in the form for a new message, or clear it.");
   } else {

@@ -118,6 +118,14 @@ def test_a_message_that_is_typed_appears_in_every_window(board, browser):
     assert "New message by Ann" in bob.texts("#announcer")
 
 
+def test_it_tells_how_many_are_here(board, browser):
+    ann, bob = browser.window(board), browser.window(board)
+    for window in ann, bob:
+        window.wait_text("#presence", "2 here now")
+    bob.close()
+    ann.wait_text("#presence", "1 here now")
+
+
 def test_control_and_enter_post(board, browser):
     ann, bob = browser.window(board), browser.window(board)
     ann.write("#message-form__author", "Ann")

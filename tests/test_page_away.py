@@ -137,19 +137,59 @@ def test_what_was_queued_survives_that_the_tab_is_closed(start, browser):
     assert texts(again) == ["first", "second"]
 
 
+def test_a_tab_that_lives_keeps_its_own_queue(start, browser, database):
+    board = start()
+    ann, bob = browser.window(board), browser.window(board)
+    database.stop("immediate")
+    try:
+        ann.post("Ann", "Ann's")
+        ann.wait_text(".pending__state", "sent again")
+        bob.js("""
+            new MutationObserver(() => document.notOwn ||= document.querySelector(".pending__text")?.textContent
+              === "Ann's").observe(document.body, { childList: true, subtree: true });
+            dispatchEvent(new Event("offline"));""")
+        bob.wait_text("#connection", "Live")  # And has seen what there is to adopt
+        bob.post("Bob", "Bob's")
+        bob.wait_text(".pending__state", "sent again")
+    finally:
+        database.start()
+    for window in ann, bob:
+        window.wait(lambda: sorted(window.shown()) == ["Ann's", "Bob's"], "both messages")
+        window.wait_gone(".pending")
+    assert not bob.js("return document.notOwn")
+
+
 @console(AWAY)
-def test_a_tab_that_lives_keeps_its_own_queue(network, browser):
-    ann = browser.window(network)
-    network.refuses = True
-    network.cut()
-    ann.wait_text("#connection", "Connection lost")
-    ann.post("Ann", "ours")
-    other = browser.window(network.board)
-    other.post("Bob", "theirs")  # Another address: another origin, and another queue
-    network.refuses = False
-    for window in ann, other:
-        window.wait_shown("ours", "theirs")
-    ann.wait_gone(".pending")
+def test_a_tab_that_slept_is_up_to_date_when_it_wakes(start, browser):
+    board = start()
+    ann, bob = browser.window(board), browser.window(board)
+    ann.cdp("Page.setWebLifecycleState", state="frozen")
+    bob.post("Bob", "while it slept")
+    bob.wait_shown("while it slept")
+    assert board.stop() == 0
+    bob.wait_text("#connection", "Connection lost")
+    start(http_listen=board.address)
+    bob.post("Bob", "before it woke")
+    bob.wait_shown("before it woke", "while it slept")
+    ann.cdp("Page.setWebLifecycleState", state="active")
+    ann.wait_shown("before it woke", "while it slept")
+
+
+@console(AWAY)
+def test_an_edit_of_what_is_deleted_meanwhile_survives_a_reload(start, browser):
+    board = start()
+    fill(board, "other", "doomed")
+    ann, bob = browser.window(board), browser.window(board)
+    ann.edit("doomed")
+    ann.press(", but dear")
+    bob.delete("doomed")
+    ann.wait_text(".update-form__note", "deleted")
+    ann.reload()
+    ann.wait_text(".pending__state", "Not stored")
+    assert pending(ann) == ["doomed, but dear"]
+    ann.click(".pending__edit")
+    ann.wait(lambda: ann.value("#message-form__text") == "doomed, but dear", "the text in the form")
+    assert not ann.has(".pending")
 
 
 @console(AWAY)
