@@ -152,8 +152,12 @@ export class Outbox {
     this.#changed();
   }
 
+  //  Committed at once, since the tab may be closed at once.
   #keep(entry) {
-    if (this.#database) this.#store("readwrite").put(entry);
+    if (!this.#database) return;
+    const store = this.#store("readwrite");
+    store.put(entry);
+    store.transaction.commit();
   }
 
   #store(mode) {

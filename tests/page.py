@@ -36,4 +36,5 @@ def hush(board):
     (number,) = re.findall(r'id="message--(\d+)"', client.until("the last one before"))
     client.send("delete message", id=number)
     client.until("Nothing here yet")
+    client.close()
     return board
