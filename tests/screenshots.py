@@ -94,12 +94,46 @@ def show_question(window, board):
     window.press_on(MESSAGES[-2][1], ".messages__delete")
 
 
-def show_lost(window, board):
+def show_undo(window, board):
     window.press(Keys.ESCAPE)
-    window.fill("Ines", "On my way, with the")
-    window.js("scrollTo(0, 0)")
+    window.delete(MESSAGES[-3][1])
+    window.wait_has(".undo")
+
+
+def show_conflict(window, board):
+    window.click(".undo__button")
+    window.wait_text(".message__author", MESSAGES[-3][0])
+    window.edit(MESSAGES[-2][1])
+    window.press(" Thank you!")
+    number = window.one(".update-form").get_attribute("data-id")
+    client = board.client()
+    client.send("update message", id=number, author=MESSAGES[-2][0],
+                text="The oscilloscope is back from repair. Both channels work again 🙂")
+    client.html()
+    client.close()
+    window.wait_has(".update-form__note")
+    window.click("#message-form__submit--update")
+    window.wait_has(".update-form__stored")
+
+
+def show_lost(window, board):
+    window.click(".update-form__cancel")
+    window.wait_gone(".update-form")
+    window.js("document.querySelector('#undos').replaceChildren(); scrollTo(0, 0)")
     board.stop()
     window.wait_text("#connection", "Connection lost")
+    window.post("Ines", "On my way, with the clock radio.")
+    window.fill("Ines", "And with")
+    window.wait_has(".pending")
+    window.js("document.querySelector('.pending').scrollIntoView({ block: 'center' })")
+
+
+def show_refused(window, board):
+    window.js("""
+        document.querySelector(".pending").classList.add("pending--refused");
+        document.querySelector(".pending__state").textContent =
+          "Not stored: text must have at most 25 characters.";
+        document.querySelector(".pending__controls").hidden = false;""")
 
 
 STATES = {
@@ -108,7 +142,10 @@ STATES = {
     "3-edit": show_edit_form,
     "4-error": show_error,
     "5-question": show_question,
-    "6-lost": show_lost,
+    "6-undo": show_undo,
+    "7-conflict": show_conflict,
+    "8-lost": show_lost,
+    "9-refused": show_refused,
 }
 
 
