@@ -154,6 +154,14 @@ screenshots: breadboard
 	@scripts/need chromium chromium-driver python3-selenium
 	/usr/bin/python3 tests/screenshots.py $(BUILD)/screenshots
 
+#  Runs of a minute each: somebody types while all else changes, and may not lose a character
+RUNS = 20
+
+.PHONY: keystrokes
+keystrokes: breadboard
+	@scripts/need chromium chromium-driver postgresql python3-psycopg2 python3-selenium python3-websockets
+	/usr/bin/python3 tests/keystrokes.py $(RUNS)
+
 #  ------------------------------------------------------------------------
 #  Installing
 
@@ -181,6 +189,7 @@ help:
 	@echo 'make kills           kills under load, BOARD=200 POSTGRES=50 times, and what was lost'
 	@echo 'make soak            MINUTES=15 at work: memory, descriptors'
 	@echo 'make screenshots     the page in its states, into build/screenshots'
+	@echo 'make keystrokes      types while all else changes, RUNS=20 of a minute'
 	@echo 'make install         DESTDIR= PREFIX=/usr/local'
 	@echo 'make clean           removes what was built'
 	@echo 'scripts/test         installs what the tests need, and runs them all'

@@ -70,7 +70,7 @@ def situation(database, name):
 
 def test_each_example_is_as_it_is(start, database):
     board = start()
-    assert len(CONVERSATIONS) == 9
+    assert len(CONVERSATIONS) == 10
     for protocol, name, text in CONVERSATIONS:
         with situation(database, name):
             if name == "away":

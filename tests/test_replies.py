@@ -181,8 +181,6 @@ def test_an_update_that_is_sent_again_is_no_conflict_with_itself(board, database
 
 def test_a_sign_of_life_needs_no_database(board):
     ann, plain = speaker(board), board.client()
-    ann.html()
-    plain.html()
     ann.send_raw('{"action":"ping"}')
     assert ann.frame() == {"status": "ok"}
     plain.send_raw('{"action":"ping"}')
