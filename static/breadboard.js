@@ -155,6 +155,7 @@ function submitted(event) {
   if (live || !inOrder) event.preventDefault();
   if (asks && live) openConfirmation(form);
   else if (inOrder && live) act(form, submitter);
+  else if (inOrder && form === messageForm) keep(DRAFT, null); // It is on its way
 }
 
 function act(form, submitter) {

@@ -32,27 +32,32 @@ export async function askForEdit(id) {
     return;
   }
   const reply = await askForForm(id);
-  if (reply?.status === "ok") openEdit(id, parse(reply.html));
+  if (reply?.status === "ok") openEdit(id, reply);
   else if (reply) showNotice(parse(reply.html));
   else notify("The connection is lost. A message can be edited when it is back.");
 }
 
-//  null where the line is lost
-const askForForm = (id) => line.request("open edit page", { id }).catch(() => null);
+//  null where the line is lost. Who has gone on meanwhile keeps the focus where it is.
+async function askForForm(id) {
+  const before = document.activeElement;
+  const reply = await line.request("open edit page", { id }).catch(() => null);
+  const now = document.activeElement;
+  return reply && { ...reply, waited: now === before || now === document.body };
+}
 
-function openEdit(id, content) {
+function openEdit(id, { html, waited }) {
   if (isTyped()) return;
   if (edit) closeEdit();
   const article = byId(`message--${id}`) ?? strayArticle();
   const inside = document.createDocumentFragment();
   inside.append(...article.childNodes);
-  article.append(content);
+  article.append(parse(html));
   const form = article.querySelector("form");
   edit = { id, article, form, inside, came: valuesOf(form), orphan: !article.id };
   enhance(article);
   const { message } = form.elements;
-  message.focus();
   message.setSelectionRange(message.value.length, message.value.length);
+  if (waited) message.focus();
 }
 
 //  Where the message is not on the page that is shown
@@ -69,7 +74,7 @@ export async function reopenEdit({ id, version, author, text }) {
   const reply = await askForForm(id);
   if (reply?.status !== "ok") return reply?.error;
   if (isTyped()) return { message: "Another change is not saved yet." };
-  openEdit(id, parse(reply.html));
+  openEdit(id, reply);
   const { elements } = edit.form;
   if (version && Number(elements.version.value) !== version) {
     noteEdit("Somebody has changed this message meanwhile.");

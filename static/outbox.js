@@ -157,6 +157,7 @@ export class Outbox {
     if (!this.#database) return;
     const store = this.#store("readwrite");
     store.put(entry);
+    store.transaction.onabort = () => (this.kept = false); // The disk is full
     store.transaction.commit();
   }
 

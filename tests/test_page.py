@@ -412,6 +412,7 @@ def test_a_page_that_cannot_be_live_works_like_one_without_script(start, browser
     other.follow("#message-form__submit")
     live.wait_shown("the long way")
     assert other.shown() == ["the long way"]
+    assert other.value("#message-form__text") == ""
     other.follow(".messages__update")
     other.write("#message-form__text--update", "the long way, changed")
     other.follow("#message-form__submit--update")

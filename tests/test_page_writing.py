@@ -175,6 +175,20 @@ def test_a_conflict_shows_both_texts_side_by_side(board, browser):
         window.wait_shown("as both say")
 
 
+def test_an_edit_form_that_comes_late_takes_no_focus(board, network, browser):
+    fill(board, "as it was")
+    ann = browser.window(network)
+    network.freeze()
+    ann.click(".messages__update")
+    ann.click("#message-form__text")
+    ann.press("half a thou")
+    network.thaw()
+    ann.wait_has(".update-form")
+    ann.press("ght")
+    assert ann.value("#message-form__text") == "half a thought"
+    assert ann.value("#message-form__text--update") == "as it was"
+
+
 def test_who_types_on_while_a_change_is_saved_loses_nothing(board, network, browser):
     fill(board, "as it was")
     ann, bob = browser.window(network), browser.window(board)
