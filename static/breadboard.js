@@ -54,6 +54,7 @@ const STATES = {
 };
 
 function changed(state) {
+  release();
   const element = byId("connection");
   element.dataset.state = state;
   element.textContent = STATES[state];
@@ -88,32 +89,34 @@ function answered({ action }, { status, id }) {
   release();
 }
 
+let turns = 0;
 let wanted = null; // The page that was asked for and has not come
 let byReader = false; // The next turn is the reader's, who can go back
-let waiting = null; // The notice that says that it has to wait
+let waiting = null; // The notice that it has to wait, since the line was lost: the next one begins with it
 
 function arrive(frame) {
   held = null;
-  wanted = null;
+  if (waiting) wanted = null;
   waiting?.remove();
   waiting = null;
   if (showList(frame, byReader)) byReader = false;
 }
 
-//  A page that does not come, because the line is lost, is the one that the next line opens with.
+//  Of several turns in a row only the last one is shown.
 async function turnTo(page, asReader) {
+  const turn = ++turns;
   wanted = page;
   byReader = asReader;
   const reply = await line.request("list messages", { page }).catch(() => null);
-  if (reply?.status === "ok") {
-    arrive(reply);
-    if (!asReader) showNamed();
-  } else if (reply) {
-    wanted = null;
-    showNotice(parse(reply.html));
-  } else {
+  if (turn !== turns) return;
+  if (!reply) {
     waiting = notify(`The connection is lost. Page ${page} is shown when it is back.`);
+    return;
   }
+  wanted = null;
+  if (reply.status === "ok") arrive(reply);
+  else showNotice(parse(reply.html));
+  if (!asReader) showNamed();
 }
 
 //  ---------------------------------------------------------------- Deleting asks first
