@@ -190,7 +190,13 @@ def test_who_wants_no_motion_sees_none(board, browser):
     ann, bob = browser.window(board), browser.window(board)
     bob.post("Bob", "new")
     ann.wait_has(".message--new")
-    assert not ann.js("return document.getAnimations().length")
+    shown = ann.js("""
+        const { backgroundColor } = getComputedStyle(document.querySelector(".message--new"));
+        return [backgroundColor, document.getAnimations().map(({ effect }) =>
+          getComputedStyle(effect.target).animationTimingFunction)];""")
+    assert shown[0] != "rgba(0, 0, 0, 0)"  # It is marked all the same
+    assert set(shown[1]) == {"steps(1)"}
+    ann.wait(lambda: not ann.js("return document.getAnimations().length"), "the mark to go")
 
 
 def test_the_page_is_small(board, browser):
