@@ -86,11 +86,15 @@ class Browser:
         return self.windows[-1]
 
     def close_windows(self):
-        """Closes all windows; returns what the console said in them."""
+        """Closes all windows, and forgets what they kept: a window of the next test would send what was
+        on its way. Returns what the console said in them."""
         for window in self.windows:
             window.here().close()
-        self.windows.clear()
         self.driver.switch_to.window(self.first)
+        for origin in {window.origin for window in self.windows}:
+            self.driver.execute_cdp_cmd("Storage.clearDataForOrigin",
+                                        {"origin": origin, "storageTypes": "all"})
+        self.windows.clear()
         return [entry["message"] for entry in self.driver.get_log("browser")]
 
     def quit(self):
