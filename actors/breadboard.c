@@ -38,9 +38,10 @@ typedef struct {
     private_postgres_t *postgres; //  Owned; NULL when database.url is set
     zactor_t *database;           //  Owned
     zactor_t *connections[CONNECTIONS_THREADS_MAX];
-    int threads;       //  How many of those there are
-    server_t *server;  //  Owned
-    int takeover_base; //  The first descriptor for open WebSockets
+    int threads;        //  How many of those there are
+    doorman_t *doorman; //  Owned
+    server_t *server;   //  Owned
+    int takeover_base;  //  The first descriptor for open WebSockets
     int64_t max_connections;
 } board_t;
 
@@ -265,10 +266,11 @@ s_start (board_t *self, char **error_p)
     if (s_share_descriptors (self, error_p) != 0)
         return -1;
     zsys_set_max_sockets ((size_t) self->takeover_base);
+    self->doorman = doorman_new ();
     if (s_start_database (self, error_p) != 0 || s_start_connections (self) != 0)
         return -1;
     self->server = server_new (self->site, self->threads, self->takeover_base,
-                               self->max_connections, error_p);
+                               self->max_connections, self->doorman, error_p);
     return self->server ? 0 : -1;
 }
 
@@ -312,6 +314,7 @@ s_end (board_t *self)
     server_destroy (&self->server);
     for (int number = 0; number < self->threads; number++)
         zactor_destroy (&self->connections[number]);
+    doorman_destroy (&self->doorman);
     zactor_destroy (&self->database);
     private_postgres_destroy (&self->postgres);
     site_destroy (&self->site);

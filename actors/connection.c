@@ -50,6 +50,7 @@ connection_destroy (connection_t **self_p)
         connection_forget (self);
         parcel_destroy (&self->sending);
         reassembly_destroy (&self->reassembly);
+        visitor_leave (&self->visitor);
         close (self->descriptor);
         freen (*self_p);
     }

@@ -13,6 +13,8 @@
 #include <czmq.h>
 
 #include "actors/parcel.h"
+#include "http/doorman.h"
+#include "http/meter.h"
 #include "http/rate_limit.h"
 #include "http/reassembly.h"
 
@@ -47,6 +49,8 @@ struct connection {
     parcel_t *last;               //  Of the same queue; borrowed
     reassembly_t *reassembly;     //  Unfinished input; owned; NULL: none
     rate_limit_t bucket;          //  Commands that it may send now
+    meter_t bytes;                //  That it has sent
+    visitor_t *visitor;    //  Whose it is; a reference; NULL: exempt from an address's limits
     int64_t unfinished_ms; //  Since when the client owes the rest of a message; 0: it does not
     int64_t closing_ms;    //  When our close frame was queued; 0: it was not
 };

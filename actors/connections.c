@@ -424,23 +424,58 @@ s_gather (self_t *self, connection_t *connection, database_command_t head, const
         s_forward (self);
 }
 
-//  Whether the client has used up its rate, and must not be read from for a while.
+//  Counts messages that came, or bytes, for the connection and for its address.
 
-static bool
-s_over_rate (self_t *self, connection_t *connection)
+static void
+s_count (self_t *self, connection_t *connection, int64_t messages, int64_t bytes)
 {
     const settings_t *settings = site_settings (self->site);
-    int64_t rate = settings->limits_messages_per_second;
-    rate_limit_take (&connection->bucket, rate, settings->limits_burst, self->now_ms);
-    int64_t wait_ms = rate_limit_wait_ms (&connection->bucket, rate, settings->limits_burst,
-                                          self->now_ms);
-    if (wait_ms == 0)
-        return false;
-    connection->paused = true;
-    zlistx_add_end (self->paused, connection);
-    if (self->resume_ms > self->now_ms + wait_ms)
-        self->resume_ms = self->now_ms + wait_ms;
-    return true;
+    if (messages > 0)
+        rate_limit_take (&connection->bucket, settings->limits_messages_per_second,
+                         settings->limits_burst, self->now_ms);
+    meter_count (&connection->bytes, bytes, settings->limits_bytes_per_second, self->now_ms);
+    visitor_count (connection->visitor, settings, messages, bytes, self->now_ms);
+}
+
+//  Milliseconds until the connection may be read from: its rates and those of its address allow it.
+
+static int64_t
+s_wait_ms (const self_t *self, const connection_t *connection)
+{
+    const settings_t *settings = site_settings (self->site);
+    int64_t waits_ms[] = {
+        rate_limit_wait_ms (&connection->bucket, settings->limits_messages_per_second,
+                            settings->limits_burst, self->now_ms),
+        meter_wait_ms (&connection->bytes, settings->limits_bytes_per_second, self->now_ms),
+        visitor_wait_ms (connection->visitor, settings, self->now_ms)};
+    int64_t wait_ms = waits_ms[0] > waits_ms[1] ? waits_ms[0] : waits_ms[1];
+    return wait_ms > waits_ms[2] ? wait_ms : waits_ms[2];
+}
+
+//  Puts the connection, which is not there, among the paused ones if it must wait. Returns whether it
+//  must.
+
+static bool
+s_postpone (self_t *self, connection_t *connection)
+{
+    int64_t wait_ms = s_wait_ms (self, connection);
+    connection->paused = wait_ms > 0;
+    if (connection->paused) {
+        zlistx_add_end (self->paused, connection);
+        if (self->resume_ms > self->now_ms + wait_ms)
+            self->resume_ms = self->now_ms + wait_ms;
+    }
+    return connection->paused;
+}
+
+//  Whether the connection must not be read from for a while; it is then among the paused ones.
+
+static bool
+s_pause (self_t *self, connection_t *connection)
+{
+    if (!connection->paused && s_postpone (self, connection))
+        metrics_add (METRICS_CONNECTIONS_PAUSED, 1);
+    return connection->paused;
 }
 
 //  Whether the message asks for a sign of life. Scripts in a browser see no PONG, and who speaks
@@ -473,9 +508,10 @@ s_handle_message (const reassembly_event_t *event, void *arg)
         s_owe_frame (self, connection, frame_new (FRAME_PONG, event->payload, event->size));
     else if (event->opcode == FRAME_CLOSE)
         s_close (self, connection, frame_new_close (event->close_code, ""));
-    if (event->opcode == FRAME_TEXT || event->opcode == FRAME_PING)
-        return !s_over_rate (self, connection) && !connection->closing_ms && !connection->gone;
-    return true;
+    if (event->opcode != FRAME_TEXT && event->opcode != FRAME_PING)
+        return true;
+    s_count (self, connection, 1, 0);
+    return !s_pause (self, connection) && !connection->closing_ms && !connection->gone;
 }
 
 static void
@@ -499,8 +535,11 @@ s_read (self_t *self, connection_t *connection)
     ssize_t size = recv (connection->descriptor, self->buffer, BUFFER_BYTES, MSG_DONTWAIT);
     if (size == 0 || (size < 0 && errno != EAGAIN && errno != EINTR))
         connection->gone = true;
-    else if (size > 0 && !connection->closing_ms)
+    else if (size > 0 && !connection->closing_ms) {
+        s_count (self, connection, 0, size);
         s_feed (self, connection, (size_t) size);
+        s_pause (self, connection);
+    }
 }
 
 static void
@@ -517,30 +556,30 @@ s_handle_event (self_t *self, connection_t *connection, uint32_t events)
     s_settle (self, connection);
 }
 
-//  Goes on with clients whose rate allows them another message.
+//  Goes on with a client whose rates allow it more. What it could not end while it was not read from, it
+//  has its whole time for from now on. What waited here may use up its rate again.
+
+static void
+s_resume (self_t *self, connection_t *connection)
+{
+    connection->unfinished_ms = 0;
+    if (!connection->gone && !connection->closing_ms && !self->quiet)
+        s_feed (self, connection, 0);
+    s_settle (self, connection);
+}
+
+//  Goes on with those whose time has come.
 
 static void
 s_resume_paused (self_t *self)
 {
     if (self->now_ms < self->resume_ms)
         return;
-    const settings_t *settings = site_settings (self->site);
     self->resume_ms = INT64_MAX;
     for (size_t count = zlistx_size (self->paused); count > 0; count--) {
         connection_t *connection = (connection_t *) zlistx_detach (self->paused, NULL);
-        int64_t wait_ms = rate_limit_wait_ms (&connection->bucket,
-                                              settings->limits_messages_per_second,
-                                              settings->limits_burst, self->now_ms);
-        if (wait_ms > 0) {
-            zlistx_add_end (self->paused, connection);
-            if (self->resume_ms > self->now_ms + wait_ms)
-                self->resume_ms = self->now_ms + wait_ms;
-            continue;
-        }
-        connection->paused = false;
-        if (!connection->gone && !connection->closing_ms && !self->quiet)
-            s_feed (self, connection, 0);
-        s_settle (self, connection);
+        if (!s_postpone (self, connection))
+            s_resume (self, connection);
     }
 }
 
@@ -685,10 +724,12 @@ s_take_arrival (self_t *self)
     uint8_t speaks_breadboard_1 = 0;
     uint64_t page = 0;
     uint64_t etag = 0;
-    zsock_recv (self->arrivals, "4188", &descriptor, &speaks_breadboard_1, &page, &etag);
+    void *visitor = NULL;
+    zsock_recv (self->arrivals, "4188p", &descriptor, &speaks_breadboard_1, &page, &etag, &visitor);
     uint64_t id = ++self->last_id * (CONNECTIONS_THREADS_MAX + 1) + (uint64_t) self->number;
     connection_t *connection = connection_new (id, (int) descriptor);
     connection->speaks_breadboard_1 = speaks_breadboard_1 != 0;
+    connection->visitor = (visitor_t *) visitor;
     rate_limit_init (&connection->bucket, site_settings (self->site)->limits_burst, self->now_ms);
     zhashx_insert (self->table, &connection->id, connection);
     s_open (self, connection, (int64_t) page, etag);
@@ -1063,8 +1104,7 @@ s_client_new (zsock_t *handing_over)
     assert (rc == 0);
     self->descriptor = ends[0];
     metrics_add (METRICS_CONNECTIONS_OPEN, 1);
-    zsock_send (handing_over, "4188s", (uint32_t) ends[1], 0, (uint64_t) 1, (uint64_t) 0,
-                "192.0.2.1");
+    zsock_send (handing_over, "4188p", (uint32_t) ends[1], 0, (uint64_t) 1, (uint64_t) 0, NULL);
     return self;
 }
 

@@ -3,8 +3,8 @@
 //
 //  thread     its own; started and ended by main
 //  takes      CONNECTIONS_ENDPOINT  PULL, from civetweb threads
-//             [4: descriptor][1: speaks breadboard.1][8: page][8: etag][s: remote address]
-//             the socket, given away, counted in METRICS_CONNECTIONS_OPEN by whoever sends it, counted
+//             [4: descriptor][1: speaks breadboard.1][8: page][8: etag][p: visitor_t reference]
+//             the socket and whose it is (NULL: exempt), given away, counted in METRICS_CONNECTIONS_OPEN by whoever sends it, counted
 //             out by the actor; the page that it opens on, and the state that the client has of it
 //             DATABASE_PUBLISHED    SUB to page/ and to/K/
 //  sends      DATABASE_COMMANDS     see there

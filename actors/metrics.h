@@ -11,12 +11,14 @@
 typedef enum {
     METRICS_CONNECTIONS_OPEN,    //  Gauge: WebSockets, counted from the handshake on
     METRICS_CONNECTIONS_TOTAL,   //  WebSockets taken over
-    METRICS_CONNECTIONS_REFUSED, //  Handshakes answered 403 or 503
-    METRICS_CONNECTIONS_STALE,   //  Times that a connection fell behind
-    METRICS_CONNECTIONS_CUT,     //  Connections closed by us: too slow, dead or in violation
-    METRICS_COMMANDS,            //  Commands that the database actor took
-    METRICS_COMMANDS_FAILED,     //  Of these, answered with an error
-    METRICS_BATCHES,             //  Transactions
+    METRICS_CONNECTIONS_REFUSED, //  Handshakes answered 403, 429 or 503
+    METRICS_ADDRESS_REFUSED,    //  Handshakes and forms answered 429: their address is over a limit
+    METRICS_CONNECTIONS_STALE,  //  Times that a connection fell behind
+    METRICS_CONNECTIONS_CUT,    //  Connections closed by us: too slow, dead or in violation
+    METRICS_CONNECTIONS_PAUSED, //  Times that one was not read from, since it was over a rate
+    METRICS_COMMANDS,           //  Commands that the database actor took
+    METRICS_COMMANDS_FAILED,    //  Of these, answered with an error
+    METRICS_BATCHES,            //  Transactions
     METRICS_PAGES_RENDERED,
     METRICS_FRAMES_SENT, //  Frames sent to clients
     METRICS_BYTES_SENT,  //  Bytes of these

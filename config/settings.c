@@ -10,6 +10,7 @@
 //  can be read again; no error and no print shows a password.
 
 #include "config/settings.h"
+#include "http/address.h"
 #include "http/utf8.h"
 
 #include <arpa/inet.h>
@@ -43,6 +44,7 @@ typedef struct {
     bool (*each) (const char *text, size_t size); //  Its words; NULL: no list
     bool fixed;                                   //  Only a restart changes it
     const char *meaning;                          //  One sentence, with the unit
+    const char *why;                              //  More of it, for the file; NULL: nothing
 } entry_t;
 
 //  ------------------------------------------------------------------------
@@ -189,6 +191,34 @@ static const entry_t s_entries[] = {
          "WebSocket messages that a connection may send each second on average; 0: no limit."},
     {ENTRY (limits, burst, TYPE_NUMBER), .fallback = "40", .least = 1, .most = 1000000,
      .meaning = "WebSocket messages that a connection may send at once after a rest."},
+    {ENTRY (limits, bytes_per_second, TYPE_NUMBER), .fallback = "4194304", .most = 1000000000,
+     .meaning = "Bytes that a connection may send each second on average; 0: no limit.",
+     .why =
+         "Twice as many at once. Empty fragments and the like, which are no messages, are bounded"
+         " by this alone."},
+    {ENTRY (limits, connections_per_address, TYPE_NUMBER), .fallback = "4000", .most = 1000000,
+     .meaning =
+         "WebSockets that one address (of IPv6: one /64 network) may have open; 0: no limit.",
+     .why = "The limits of an address are high, so that a campus behind one address passes, or a"
+            " proxy that trust_proxy does not make known."},
+    {ENTRY (limits, handshakes_per_address, TYPE_NUMBER), .fallback = "1000", .most = 1000000,
+     .meaning = "WebSockets that an address may open each second on average; 0: no limit.",
+     .why = "Twice as many at once. After a restart up to 1000 clients a second come back."},
+    {ENTRY (limits, messages_per_address, TYPE_NUMBER), .fallback = "2000", .most = 1000000,
+     .meaning =
+         "WebSocket messages and forms that an address may send each second on average; 0: no"
+         " limit.",
+     .why = "Twice as many at once."},
+    {ENTRY (limits, bytes_per_address, TYPE_NUMBER), .fallback = "33554432", .most = 1000000000,
+     .meaning = "Bytes of these that an address may send each second on average; 0: no limit.",
+     .why = "Twice as many at once."},
+    {ENTRY (limits, exempt_addresses, TYPE_TEXT), .fallback = "127.0.0.0/8 ::1",
+     .form = "addresses and networks such as 10.0.0.0/8, separated by spaces",
+     .each = address_is_network,
+     .meaning = "Addresses to which the limits of an address do not apply; empty: none.",
+     .why = "So a proxy on this machine is not taken for one client of many connections. In "
+            "X-Forwarded-For, if that is"
+            " trusted, these are passed over: they are proxies, too."},
     {ENTRY (log, level, TYPE_WORD), .fallback = "info",
      .words = {"debug", "info", "warning", "error"},
      .meaning = "The least important lines that are still logged."},
@@ -735,7 +765,10 @@ s_print_entry (const settings_t *self, const entry_t *entry, FILE *stream)
         freen (value);
         value = masked;
     }
-    fprintf (stream, "\n#  %s\n#  Allowed: %s.%s\n", entry->meaning, allowed,
+    fprintf (stream, "\n#  %s\n", entry->meaning);
+    if (entry->why)
+        fprintf (stream, "#  %s\n", entry->why);
+    fprintf (stream, "#  Allowed: %s.%s\n", allowed,
              entry->fixed ? "\n#  Read at start only." : "");
     fprintf (stream, "%s =%s%s\n", entry->key, *value ? " " : "", value);
     freen (value);
@@ -1058,6 +1091,12 @@ s_test_bad_values (void)
         {"limits.max_message_bytes", "1023", "16777217"},
         {"limits.messages_per_second", "1000001"},
         {"limits.burst", "0", "1000001"},
+        {"limits.bytes_per_second", "-1", "1000000001"},
+        {"limits.connections_per_address", "-1", "1000001"},
+        {"limits.handshakes_per_address", "-1", "1000001"},
+        {"limits.messages_per_address", "-1", "1000001"},
+        {"limits.bytes_per_address", "-1", "1000000001"},
+        {"limits.exempt_addresses", "localhost", "10.0.0.0/33", "10.0.0.0/8,::1", "[::1]"},
         {"log.level", "loud"},
         {"log.format", "xml"},
     };
@@ -1127,6 +1166,8 @@ s_test_print (void)
         "[board]\ntitle = Tr\xC3\xA4umerei = [\xE2\x99\xAA] ; #1\n"
         "page_size = 100\nauthor_max = 1\ntext_max = 1\n"
         "[limits]\nmax_message_bytes = 1024\nmessages_per_second = 0\nburst = 1000000\n"
+        "bytes_per_second = 0\nconnections_per_address = 1\nhandshakes_per_address = 1\n"
+        "messages_per_address = 1\nbytes_per_address = 1\nexempt_addresses =\n"
         "[log]\nlevel = error\nformat = json\n",
         NULL);
     char *text = s_written (self, false);

@@ -37,6 +37,12 @@ typedef struct {
     int64_t limits_max_message_bytes;
     int64_t limits_messages_per_second; //  0: no limit
     int64_t limits_burst;
+    int64_t limits_bytes_per_second; //  0: no limit, here and below
+    int64_t limits_connections_per_address;
+    int64_t limits_handshakes_per_address; //  A second
+    int64_t limits_messages_per_address;   //  A second
+    int64_t limits_bytes_per_address;      //  A second
+    char *limits_exempt_addresses;         //  Addresses and networks
 
     char *log_level;  //  "debug", "info", "warning" or "error"
     char *log_format; //  "text" or "json"

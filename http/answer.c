@@ -30,6 +30,7 @@ static const struct {
     {413, "That is more than the board takes at once."},
     {415, "The board takes forms only."},
     {426, "This address speaks WebSocket only."},
+    {429, "Too much comes from your address. Please try again in a moment."},
     {431, "The request has too many headers."},
     {503, "The board cannot do this just now. Please try again in a moment."},
     {505, "The board speaks HTTP/1.1 only."},
@@ -174,6 +175,14 @@ answer_error (struct mg_connection *conn, int status, const char *message, const
     if (!headers && status == 503)
         headers = "Retry-After: 2\r\n";
     return s_send_page (conn, status, headers, "error.html", &data);
+}
+
+int
+answer_too_many (struct mg_connection *conn, int seconds)
+{
+    char headers[64];
+    snprintf (headers, sizeof (headers), "Retry-After: %d\r\n", seconds);
+    return answer_error (conn, 429, NULL, headers);
 }
 
 static int

@@ -33,6 +33,9 @@ int answer_page (struct mg_connection *conn, int status, const char *template, j
 //  The error page; message in words, NULL for the usual ones, headers as in answer_t.
 int answer_error (struct mg_connection *conn, int status, const char *message, const char *headers);
 
+//  429, and after how many seconds to come again.
+int answer_too_many (struct mg_connection *conn, int seconds);
+
 //  302 and 303 to a path of ours.
 int answer_found (struct mg_connection *conn, const char *path);
 int answer_see_other (struct mg_connection *conn, const char *path);

@@ -219,6 +219,15 @@ s_check_form (const struct mg_request_info *info, const settings_t *settings)
     return info->content_length > settings->limits_max_message_bytes ? 413 : 0;
 }
 
+//  0 when the client's address may send a form now; else it has answered, with this status.
+
+static int
+s_admit (struct mg_connection *conn)
+{
+    int seconds = worker_admit_form (worker_of (conn));
+    return seconds > 0 ? answer_too_many (conn, seconds) : 0;
+}
+
 //  Reads and decodes the request's form. Returns NULL when that cannot be; then it has answered, with
 //  *status_p.
 
@@ -228,6 +237,8 @@ s_read_form (struct mg_connection *conn, int *status_p)
     const struct mg_request_info *info = mg_get_request_info (conn);
     const settings_t *settings = worker_settings (worker_of (conn));
     *status_p = s_check_form (info, settings);
+    if (*status_p == 0 && (*status_p = s_admit (conn)) != 0)
+        return NULL;
     if (*status_p == 413 &&
         info->content_length <= LARGE_BODY_FACTOR * settings->limits_max_message_bytes)
         s_read_body (conn, NULL, (size_t) info->content_length);
@@ -353,9 +364,12 @@ s_answer_delete (struct mg_connection *conn, const char *id)
     const struct mg_request_info *info = mg_get_request_info (conn);
     if (!request_origin_allowed (info, worker_settings (worker_of (conn))))
         return answer_error (conn, 403, NULL, NULL);
+    int status = s_admit (conn);
+    if (status != 0)
+        return status;
     json_t *data = json_pack ("{s:s}", "id", id);
     reply_t *reply = worker_ask (worker_of (conn), "delete message", &data);
-    int status = s_status (reply);
+    status = s_status (reply);
     status = status == 200 ? s_answer_done (conn, reply) : s_answer_refusal (conn, status, reply);
     reply_destroy (&reply);
     return status;

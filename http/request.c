@@ -315,21 +315,41 @@ request_is_local (const struct mg_request_info *info)
            request_count (info, "X-Forwarded-For") == 0 && request_count (info, "Forwarded") == 0;
 }
 
-//  A proxy appends the address it sees, so the last one is the one that the proxy vouches for.
+//  Goes on to the next hop of a list. The last one is what our proxy vouches for; where that is another
+//  proxy of ours, an exempt address, the one before it counts, and so on. What is no address, such as
+//  "unknown", ends that: what stands before it is hearsay. Returns whether the address is a hop's.
 
-const char *
-request_address (const struct mg_request_info *info, const settings_t *settings, char *buffer)
+static bool
+s_take_hop (address_t *address, bool found, const char *text, size_t size,
+            const settings_t *settings)
 {
-    const char *list = request_header (info, "X-Forwarded-For");
-    if (!settings->http_trust_proxy || !list)
-        return info->remote_addr;
-    const char *last = strrchr (list, ',');
-    last = last ? last + 1 : list;
-    last += strspn (last, " \t");
-    struct in6_addr address;
-    bool valid = strlen (last) < INET6_ADDRSTRLEN && (inet_pton (AF_INET, last, &address) == 1 ||
-                                                      inet_pton (AF_INET6, last, &address) == 1);
-    return valid ? (char *) memcpy (buffer, last, strlen (last) + 1) : info->remote_addr;
+    address_t hop;
+    if (!address_parse (&hop, text, size))
+        return false;
+    if (!found || !address_is_in (&hop, settings->limits_exempt_addresses))
+        *address = hop;
+    return true;
+}
+
+//  A proxy appends the address that it sees to the list, or a line to the lines.
+
+address_t
+request_address (const struct mg_request_info *info, const settings_t *settings)
+{
+    address_t own;
+    bool found = address_parse (&own, info->remote_addr, strlen (info->remote_addr));
+    assert (found); //  It is civetweb's writing
+    address_t address = own;
+    found = false;
+    int index = 0;
+    const char *list;
+    while (settings->http_trust_proxy && (list = s_next (info, "X-Forwarded-For", &index))) {
+        const char *element;
+        int size;
+        while ((size = s_next_element (&list, &element)) >= 0)
+            found = s_take_hop (&address, found, element, (size_t) size, settings);
+    }
+    return found ? address : own;
 }
 
 //  Whether parameters after a coding ("; q=0.0") give it weight 0.
@@ -540,18 +560,36 @@ s_test_origins (settings_t *settings)
 }
 
 static void
+s_test_address (const struct mg_request_info *info, const settings_t *settings,
+                const char *expected)
+{
+    char buffer[ADDRESS_TEXT_BYTES];
+    address_t address = request_address (info, settings);
+    assert (streq (address_text (&address, buffer), expected));
+}
+
+static void
 s_test_addresses (settings_t *settings)
 {
-    char buffer[INET6_ADDRSTRLEN];
+    settings->limits_exempt_addresses = "127.0.0.0/8 10.0.0.0/8";
     struct mg_request_info info = HEADERS ("X-Forwarded-For", "203.0.113.7, 192.0.2.9");
-    assert (streq (request_address (&info, settings, buffer), "127.0.0.1"));
+    s_test_address (&info, settings, "127.0.0.1");
     assert (!request_is_local (&info)); //  Somebody speaks through a proxy here
     settings->http_trust_proxy = true;
-    assert (streq (request_address (&info, settings, buffer), "192.0.2.9"));
-    info.http_headers[0].value = "2001:db8::1";
-    assert (streq (request_address (&info, settings, buffer), "2001:db8::1"));
-    info.http_headers[0].value = "<script>";
-    assert (streq (request_address (&info, settings, buffer), "127.0.0.1"));
+    s_test_address (&info, settings, "192.0.2.9");
+    info.http_headers[info.num_headers++] = (struct mg_header){"x-forwarded-for", "2001:db8::1"};
+    s_test_address (&info, settings, "2001:db8::1"); //  Some proxies add a line
+    info.http_headers[1].value = "10.0.0.1,, 10.0.0.2";
+    s_test_address (&info, settings, "192.0.2.9"); //  Proxies of ours are passed over
+    info.http_headers[0].value = "10.0.0.9";
+    s_test_address (&info, settings, "10.0.0.9");
+    static const char *const hearsay[] = {"192.0.2.9, unknown", "192.0.2.9, <script>",
+                                          "192.0.2.9, 192.0.2.9:80", "192.0.2.9, x, 10.0.0.1"};
+    info.num_headers = 1;
+    for (size_t at = 0; at < sizeof (hearsay) / sizeof (hearsay[0]); at++) {
+        info.http_headers[0].value = hearsay[at];
+        s_test_address (&info, settings, strstr (hearsay[at], "10.0") ? "10.0.0.1" : "127.0.0.1");
+    }
     settings->http_trust_proxy = false;
     info.num_headers = 0;
     assert (request_is_local (&info));

@@ -10,6 +10,7 @@
 #include <czmq.h>
 
 #include "config/settings.h"
+#include "http/address.h"
 
 //  Cuts the white space behind each header's value off, which is no part of it (RFC 9110, 5.5) and
 //  which civetweb leaves, in civetweb's own buffer, so that civetweb too sees it no more.
@@ -43,10 +44,8 @@ const char *request_scheme (const struct mg_request_info *info, const settings_t
 //  Whether the client is on this machine, and is not a proxy that speaks for another.
 bool request_is_local (const struct mg_request_info *info);
 
-//  The client's address, borrowed, as the proxy gives it if that is trusted; buffer takes
-//  INET6_ADDRSTRLEN bytes.
-const char *request_address (const struct mg_request_info *info, const settings_t *settings,
-                             char *buffer);
+//  The client's address, as the proxy gives it if that is trusted.
+address_t request_address (const struct mg_request_info *info, const settings_t *settings);
 
 //  Whether the client takes gzip.
 bool request_takes_gzip (const struct mg_request_info *info);

@@ -1,7 +1,8 @@
 //  server - civetweb: starts it, routes requests, stops it
 //
 //  thread     server_* calls are main's; handlers run on civetweb's threads
-//  needs      the database actor and the connection threads must run before it starts, and outlive it
+//  needs      the database actor and the connection threads must run before it starts, and outlive it,
+//             and the doorman must be there as long
 
 #ifndef SERVER_H_INCLUDED
 #define SERVER_H_INCLUDED
@@ -9,6 +10,7 @@
 #include <czmq.h>
 
 #include "config/site.h"
+#include "http/doorman.h"
 
 typedef struct server server_t;
 
@@ -17,7 +19,7 @@ typedef struct server server_t;
 //  sockets, max_connections how many there may be at once. Returns NULL when it cannot listen, and
 //  then *error_p is a sentence that says what to do, caller's to free.
 server_t *server_new (site_t *site, int connection_threads, int takeover_base,
-                      int64_t max_connections, char **error_p);
+                      int64_t max_connections, doorman_t *doorman, char **error_p);
 
 //  "ADDRESS:PORT" that it listens on, the port taken where the settings say 0; borrowed.
 const char *server_address (const server_t *self);

@@ -21,7 +21,6 @@
 #include "http/request.h"
 #include "http/worker.h"
 
-#include <arpa/inet.h>
 #include <netinet/tcp.h>
 
 //  RFC 6455, 1.3
@@ -153,8 +152,6 @@ s_read_opening (const struct mg_request_info *info, int64_t *page_p, uint64_t *e
 static void
 s_welcome (worker_t *worker, int descriptor, const struct mg_request_info *info)
 {
-    char buffer[INET6_ADDRSTRLEN];
-    const char *address = request_address (info, worker_settings (worker), buffer);
     bool subprotocol = s_offers_subprotocol (info);
     int64_t page;
     uint64_t etag;
@@ -163,7 +160,7 @@ s_welcome (worker_t *worker, int descriptor, const struct mg_request_info *info)
         close (descriptor);
     else if (takeover_unread (descriptor, worker_consumed (worker)) != 0)
         s_refuse (descriptor, 1002);
-    else if (worker_hand_over (worker, descriptor, subprotocol, page, etag, address) != 0)
+    else if (worker_hand_over (worker, descriptor, subprotocol, page, etag) != 0)
         log_warning ("websocket: a connection thread's queue is full");
 }
 
@@ -187,6 +184,11 @@ websocket_answer (struct mg_connection *conn)
         return answer_error (conn, status, NULL, status == 405 ? "Allow: GET\r\n" : NULL);
     if (!request_origin_allowed (info, worker_settings (worker)))
         return s_refuse_request (conn, 403);
+    int seconds = worker_admit (worker);
+    if (seconds > 0) {
+        metrics_add (METRICS_CONNECTIONS_REFUSED, 1);
+        return answer_too_many (conn, seconds);
+    }
     if (atomic_load (&worker_pool (worker)->draining) || !worker_reserve (worker))
         return s_refuse_request (conn, 503);
     int descriptor = takeover_steal (worker_pool (worker)->takeover, info);

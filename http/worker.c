@@ -25,7 +25,8 @@ struct worker {
     int64_t consumed;                      //  Bytes of the connection up to the end of this request
     bool has_body;                         //  Its body was read to the end
     bool whole;                            //  civetweb has seen the whole head of the request
-    bool reserved; //  We count one WebSocket that no connection thread has yet
+    bool reserved;      //  We count one WebSocket that no connection thread has yet
+    visitor_t *visitor; //  Whose it is; NULL: exempt, or there is none
 };
 
 static zsock_t *
@@ -151,6 +152,7 @@ worker_end (worker_t *self, const struct mg_request_info *info)
     if (self->reserved)
         metrics_add (METRICS_CONNECTIONS_OPEN, -1);
     self->reserved = false;
+    visitor_leave (&self->visitor);
     sweeper_set (self->pool->sweeper, self->number, SWEEPER_HEADER, info);
 }
 
@@ -197,6 +199,24 @@ worker_has_body (const worker_t *self)
     return self->has_body;
 }
 
+int
+worker_admit (worker_t *self)
+{
+    assert (!self->visitor);
+    const settings_t *settings = worker_settings (self);
+    address_t address = request_address (self->request, settings);
+    return doorman_enter (self->pool->doorman, &address, settings, &self->visitor);
+}
+
+int
+worker_admit_form (worker_t *self)
+{
+    const settings_t *settings = worker_settings (self);
+    address_t address = request_address (self->request, settings);
+    int64_t size = self->request->content_length;
+    return doorman_take_form (self->pool->doorman, &address, settings, size > 0 ? size : 0);
+}
+
 //  Two that come for the last place at once may both be refused; never are there too many.
 
 bool
@@ -210,16 +230,16 @@ worker_reserve (worker_t *self)
 }
 
 int
-worker_hand_over (worker_t *self, int descriptor, bool subprotocol, int64_t page, uint64_t etag,
-                  const char *address)
+worker_hand_over (worker_t *self, int descriptor, bool subprotocol, int64_t page, uint64_t etag)
 {
     assert (self->reserved);
-    if (zsock_send (self->connections, "4188s", (uint32_t) descriptor, (uint8_t) subprotocol,
-                    (uint64_t) page, etag, address) != 0) {
+    if (zsock_send (self->connections, "4188p", (uint32_t) descriptor, (uint8_t) subprotocol,
+                    (uint64_t) page, etag, self->visitor) != 0) {
         close (descriptor);
         return -1;
     }
     self->reserved = false; //  The connection thread counts it out
+    self->visitor = NULL;
     metrics_add (METRICS_CONNECTIONS_TOTAL, 1);
     return 0;
 }

@@ -15,6 +15,7 @@
 #include <stdatomic.h>
 
 #include "config/site.h"
+#include "http/doorman.h"
 #include "http/sweeper.h"
 #include "http/takeover.h"
 
@@ -29,6 +30,7 @@ typedef struct {
     int64_t max_connections; //  WebSockets at once
     bool loopback;           //  We listen on a loopback address
     takeover_t *takeover;    //  Borrowed from the server; never changes
+    doorman_t *doorman;      //  Borrowed from main; has a lock of its own
     sweeper_t *sweeper;      //  Borrowed from the server; a worker writes its own row
     atomic_bool draining;    //  Set by the server: no connection is kept
     //  For each worker the newest site, until it takes that; whoever takes one out owns the reference.
@@ -85,6 +87,12 @@ void worker_end_body (worker_t *self, bool whole);
 //  Whether the body was read to its end.
 bool worker_has_body (const worker_t *self);
 
+//  Asks the doorman for one more WebSocket of the request's client, or for its form. Returns 0, or after
+//  how many seconds the client may ask again. Until worker_hand_over () has passed a WebSocket on, the
+//  request's end counts it out again.
+int worker_admit (worker_t *self);
+int worker_admit_form (worker_t *self);
+
 //  Counts one more WebSocket, unless there are max_connections. Until worker_hand_over () has passed
 //  it on, the request's end counts it out again.
 bool worker_reserve (worker_t *self);
@@ -92,8 +100,8 @@ bool worker_reserve (worker_t *self);
 //  Gives a socket that was taken over to a connection thread, which opens it on the page of which the
 //  client has the state that etag names (0: none). Closes it, and returns -1, when that thread's
 //  queue is full.
-int worker_hand_over (worker_t *self, int descriptor, bool subprotocol, int64_t page, uint64_t etag,
-                      const char *address);
+int worker_hand_over (worker_t *self, int descriptor, bool subprotocol, int64_t page,
+                      uint64_t etag);
 
 //  Sends a command of the contract to the database actor and waits for the answer. Takes data in any
 //  case. Always returns an answer, caller's to destroy: "busy" when the actor's queue is full,

@@ -109,6 +109,19 @@ class Raw:
         self.socket.settimeout(PATIENCE)
         return self.received
 
+    def ended(self):
+        """Whether the other side has ended the connection, as far as one can see without waiting."""
+        self.socket.setblocking(False)
+        try:
+            while True:
+                self._more()
+        except BlockingIOError:
+            return False
+        except EOFError:
+            return True
+        finally:
+            self.socket.settimeout(PATIENCE)
+
     def rest(self):
         """All up to the end of the connection, which must come."""
         with contextlib.suppress(EOFError):

@@ -29,9 +29,12 @@
 #include "config/settings.h"
 #include "config/signals.h"
 #include "config/site.h"
+#include "http/address.h"
 #include "http/assets.h"
+#include "http/doorman.h"
 #include "http/form.h"
 #include "http/frame.h"
+#include "http/meter.h"
 #include "http/rate_limit.h"
 #include "http/reassembly.h"
 #include "http/request.h"
@@ -57,11 +60,14 @@ static const class_t s_classes[] = {
     {"settings", settings_test},
     {"utf8", utf8_test},
     {"rate_limit", rate_limit_test},
+    {"meter", meter_test},
+    {"address", address_test},
     {"frame", frame_test},
     {"reassembly", reassembly_test},
     {"mustache", mustache_test},
     {"metrics", metrics_test},
     {"table", table_test},
+    {"doorman", doorman_test},
     {"parcel", parcel_test},
     {"connection", connection_test},
     {"audience", audience_test},
