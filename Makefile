@@ -8,13 +8,14 @@ OPT     = -O2 -g
 SANITIZE =
 
 #  Hardening belongs to every build; _FORTIFY_SOURCE needs optimisation and no sanitizer
-HARDEN  = -fstack-protector-strong -fPIE $(if $(SANITIZE),,-D_FORTIFY_SOURCE=2)
+HARDEN  = -fstack-protector-strong -fstack-clash-protection -fPIE \
+          $(if $(SANITIZE),,-D_FORTIFY_SOURCE=3)
 WARN    = -Wall -Wextra -Wconversion -Werror
 CFLAGS  = -std=c11 $(OPT) $(WARN) $(HARDEN) -ffunction-sections -fdata-sections \
           $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-omit-frame-pointer)
 PQ_INCLUDE := $(shell pg_config --includedir 2>/dev/null || echo /usr/include/postgresql)
 CPPFLAGS = -D_GNU_SOURCE -DBREADBOARD_VERSION='"$(VERSION)"' -I. -isystem $(PQ_INCLUDE)
-LDFLAGS = -pie -Wl,--gc-sections -Wl,-z,relro,-z,now -Wl,--as-needed \
+LDFLAGS = -pie -Wl,--gc-sections -Wl,-z,relro,-z,now,-z,noexecstack -Wl,--as-needed \
           $(if $(SANITIZE),-fsanitize=$(SANITIZE))
 LDLIBS  = -lcivetweb -lczmq -lzmq -lpq -ljansson -linih -lpthread
 

@@ -272,7 +272,7 @@ s_test_rates (doorman_t *self)
     int seconds = s_test_enter (self, "192.0.2.3", &settings, &visitor);
     assert (seconds == 0);
     visitor_count (visitor, &settings, 21, 1, 1000);
-    assert (visitor_wait_ms (visitor, &settings, 1000) == 101);
+    assert (visitor_wait_ms (visitor, &settings, 1000) == 200);
     visitor_count (visitor, &settings, 0, 3000, 1000);
     assert (visitor_wait_ms (visitor, &settings, 1000) == 1002);
     visitor_leave (&visitor);

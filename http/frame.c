@@ -36,6 +36,7 @@ s_parse_length (const byte *data, size_t size, uint64_t *length)
 int
 frame_parse_header (const byte *data, size_t size, frame_header_t *header)
 {
+    header->opcode = -1;
     if (size < 1)
         return 0;
     bool final = data[0] & 0x80;
@@ -52,9 +53,9 @@ frame_parse_header (const byte *data, size_t size, frame_header_t *header)
     int end = s_parse_length (data, size, &length);
     if (end <= 0)
         return end;
+    *header = (frame_header_t){.payload_size = length, .opcode = opcode, .final = final};
     if (size < (size_t) end + 4)
         return 0;
-    *header = (frame_header_t){.payload_size = length, .opcode = opcode, .final = final};
     memcpy (header->mask, data + end, 4);
     return end + 4;
 }
@@ -170,7 +171,11 @@ static void
 s_test_header (const char *data, size_t size, bool final, int opcode, uint64_t payload_size)
 {
     s_test_verdict (data, size, size, (int) size);
-    frame_header_t header = {0};
+    frame_header_t header;
+    frame_parse_header ((const byte *) data, size - 5, &header);
+    assert (header.opcode == -1);
+    frame_parse_header ((const byte *) data, size - 4, &header); //  All but the mask
+    assert (header.opcode == opcode && header.payload_size == payload_size);
     frame_parse_header ((const byte *) data, size, &header);
     assert (header.final == final && header.opcode == opcode);
     assert (header.payload_size == payload_size && memcmp (header.mask, "mask", 4) == 0);

@@ -29,8 +29,8 @@ meter_wait_ms (const meter_t *self, int64_t rate, int64_t now_ms)
     if (rate <= 0)
         return 0;
     int64_t paid_ns = atomic_load_explicit (&self->paid_ns, memory_order_relaxed);
-    int64_t over_ns = paid_ns - now_ms * NS_IN_MS - METER_BURST_S * NS_IN_S;
-    return over_ns < 0 ? 0 : over_ns / NS_IN_MS + 1;
+    int64_t over_ns = paid_ns + NS_IN_S / rate - now_ms * NS_IN_MS - METER_BURST_S * NS_IN_S;
+    return over_ns <= 0 ? 0 : (over_ns - 1) / NS_IN_MS + 1;
 }
 
 bool
@@ -79,18 +79,18 @@ meter_test (bool verbose)
     meter_count (&meter, 1, 1, 1000); //  One a second, two at once
     assert (meter_wait_ms (&meter, 1, 1000) == 0 && !meter_idle (&meter, 1000));
     meter_count (&meter, 1, 1, 1000);
-    assert (meter_wait_ms (&meter, 1, 1000) == 1); //  Two are owed, and less may be
-    assert (meter_wait_ms (&meter, 1, 1001) == 0);
-    meter_count (&meter, 10, 1, 1001); //  What has come has come
-    assert (meter_wait_ms (&meter, 1, 1001) == 10000);
-    assert (meter_wait_ms (&meter, 1, 11001) == 0);
-    assert (meter_wait_ms (&meter, 0, 1001) == 0);
+    assert (meter_wait_ms (&meter, 1, 1000) == 1000); //  Two are owed, and one may be
+    assert (meter_wait_ms (&meter, 1, 1999) == 1 && meter_wait_ms (&meter, 1, 2000) == 0);
+    meter_count (&meter, 10, 1, 2000); //  What has come has come
+    assert (meter_wait_ms (&meter, 1, 2000) == 10000);
+    assert (meter_wait_ms (&meter, 1, 12000) == 0);
+    assert (meter_wait_ms (&meter, 0, 2000) == 0);
     assert (!meter_idle (&meter, 12999) && meter_idle (&meter, 13000));
 
-    for (int64_t rate = 1; rate <= 1000000; rate *= 10) { //  The burst and the rate, and one more
+    for (int64_t rate = 1; rate <= 1000000; rate *= 10) { //  The burst and the rate, up to the last ms
         int64_t taken = s_taken_in_10_s (1, rate, 1);
         assert (taken >= (10 + METER_BURST_S) * rate - rate / 1000 - 1);
-        assert (taken <= (10 + METER_BURST_S) * rate + 1);
+        assert (taken <= (10 + METER_BURST_S) * rate);
     }
     assert (s_taken_in_10_s (65536, 100000, 10) <= 12 * 100000 + 65536);
 

@@ -154,7 +154,7 @@ s_take_frame (run_t *run, byte *data, size_t size)
 {
     frame_header_t header;
     int header_size = frame_parse_header (data, size, &header);
-    if (header_size == 0)
+    if (header_size == 0 && header.opcode < 0)
         return 0;
     int code = header_size < 0 ? FRAME_CLOSE_PROTOCOL_ERROR : s_check_header (run, &header);
     if (code != 0) {
@@ -162,7 +162,7 @@ s_take_frame (run_t *run, byte *data, size_t size)
         return 0;
     }
     byte *payload = data + header_size;
-    if (header.payload_size > size - (size_t) header_size)
+    if (header_size == 0 || header.payload_size > size - (size_t) header_size)
         return 0;
     frame_unmask (payload, (size_t) header.payload_size, header.mask, 0);
     s_take_payload (run, &header, payload);

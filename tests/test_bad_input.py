@@ -357,7 +357,7 @@ def test_a_violation_closes(scene, code):
 def test_a_violation_does_not_wait_for_the_rest(scene):
     for sent, code in (
         (b"\xc1", 1002), (b"\x83", 1002), (b"\x09", 1002), (b"\x81\x05", 1002), (b"\x89\xfe", 1002),
-        (b"\x81\xff" + struct.pack(">Q", LIMIT + 1) + b"mask", 1009),
+        (b"\x81\xff" + struct.pack(">Q", LIMIT + 1), 1009), (b"\x82\x85", 1003), (b"\x80\x85", 1002),
     ):
         with websocket(scene.board.address) as raw:
             raw.send(sent)
