@@ -3,15 +3,18 @@
 Addresses are told apart by X-Forwarded-For here, which a board behind a trusted proxy believes.
 """
 
+import ast
 import contextlib
+import os
 import re
+import socket
 import struct
 import subprocess
 import time
 
 import pytest
 
-from board import BINARY, PATH, PATIENCE, Board, wait_for
+from board import BINARY, PATH, PATIENCE, ROOT, Board, wait_for
 from raw import (BINARY as BINARY_FRAME, PING, PONG, TEXT, Raw, command, frame, handshake, request,
                  websocket)
 
@@ -325,6 +328,7 @@ CROWDS = {
     "silent": b"",
     "half a handshake": handshake()[:-2],
     "half a header": b"GET / HTTP/1.1\r\nHost: localhost\r\n",
+    "a whole request": request("GET", "/healthz", HOST),  # and nothing more on a kept connection
     "half a body": request("POST", "/messages", HOST, FORM, ("Content-Length", 100), body="author="),
 }
 
@@ -358,6 +362,22 @@ def test_a_crowd_that_says_little_does_not_close_the_door(start, sent, record_pr
 
 
 #  ---------------------------------------------------------------- Memory
+
+
+def test_who_does_not_read_is_sent_away(start):
+    board = start(limits_messages_per_second=0)
+    with websocket(board.address) as other, websocket(board.address) as deaf:
+        deaf.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        asks = frame(command("open edit page", id=0)) * 100
+        with contextlib.suppress(ConnectionError):
+            for _ in range(500):  # far more answers than the kernel holds
+                deaf.send(asks)
+                if metric(board, "connections_cut_total") == 1:
+                    break
+        assert metric(board, "connections_cut_total") == 1
+        assert b"too slow" in deaf.close_frame()
+        other.send_frame(b"not held up", opcode=PING)
+        assert other.frame() == (PONG, b"not held up")
 
 
 def resident(board):
@@ -448,3 +468,20 @@ def test_the_program_is_hardened():
     # Every function with a buffer was built so: none of these may be left unchecked
     assert not {"sprintf", "vsprintf", "strcpy", "strcat", "gets"} & set(
         re.findall(r" (\w+)@GLIBC", symbols))
+
+
+def test_the_threat_model_names_tests_that_there_are():
+    with open(os.path.join(ROOT, "SECURITY.md"), encoding="utf-8") as page:
+        text = page.read()
+    named = re.findall(r"`(test_\w+)\.py: ((?:test_\w+(?:, )?)+)`", text)
+    assert len(named) >= 20
+    for module, tests in named:
+        with open(os.path.join(ROOT, "tests", f"{module}.py"), encoding="utf-8") as source:
+            there = {node.name for node in ast.parse(source.read()).body
+                     if isinstance(node, ast.FunctionDef)}
+        for test in tests.split(", "):
+            assert test in there, (module, test)
+    # Each row of the table of threats names one
+    table = text.split("## Threats", 1)[1].split("\n## ", 1)[0]
+    rows = [row for row in table.splitlines() if row.startswith("| ")][2:]
+    assert rows and all("`test_" in row for row in rows), rows

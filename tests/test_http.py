@@ -52,7 +52,7 @@ def is_protected(answer):
     """Whether the answer has the security headers; an assertion fails when not."""
     policy = answer["Content-Security-Policy"]
     assert policy and "default-src 'none'" in policy
-    assert "unsafe" not in policy
+    assert "unsafe" not in policy and "frame-ancestors 'none'" in policy
     assert answer["X-Content-Type-Options"] == "nosniff"
     assert answer["Referrer-Policy"]
     return True

@@ -161,6 +161,20 @@ def test_only_its_owner_can_look_inside(start, state):
         assert mode(state.path(name)) == 0o600
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+def test_nobody_else_gets_in(start, state):
+    """Neither by the socket nor by TCP, whatever role is named; the owner does."""
+    start()
+    client = ["psql", "-X", "-w", "-h", state.path("socket"), "-d", "breadboard", "-c", "SELECT 1"]
+    for role in "postgres", "nobody", "breadboard":
+        ended = subprocess.run(["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups",
+                                *client, "-U", role], capture_output=True, text=True, cwd="/",
+                               timeout=PATIENCE, check=False)
+        assert ended.returncode == 2 and "Permission denied" in ended.stderr, ended
+    assert state.sql("SHOW listen_addresses") == [("",)]
+    assert state.sql("SHOW unix_socket_permissions") == [("0700",)]
+
+
 def test_the_server_is_as_it_should_be(start, state):
     start()
     for setting, value in [("server_encoding", "UTF8"), ("data_checksums", "on"), ("fsync", "on"),
