@@ -87,7 +87,8 @@ meter_test (bool verbose)
     assert (meter_wait_ms (&meter, 0, 2000) == 0);
     assert (!meter_idle (&meter, 12999) && meter_idle (&meter, 13000));
 
-    for (int64_t rate = 1; rate <= 1000000; rate *= 10) { //  The burst and the rate, up to the last ms
+    for (int64_t rate = 1; rate <= 1000000;
+         rate *= 10) { //  The burst and the rate, up to the last ms
         int64_t taken = s_taken_in_10_s (1, rate, 1);
         assert (taken >= (10 + METER_BURST_S) * rate - rate / 1000 - 1);
         assert (taken <= (10 + METER_BURST_S) * rate);

@@ -28,8 +28,10 @@
 #include <civetweb.h>
 #include <netinet/tcp.h>
 
-//  A connection is accepted when its first bytes are there, or after so many seconds without them
-#define DEFER_ACCEPT_S 5
+//  A connection is accepted when its first bytes are there. After so many seconds without them, in which
+//  the kernel answers its handshake for the last time (tcp_synack_retries, in tcp (7), is 5), it is forgotten.
+//  After less it would be accepted all the same, and silent crowds would come in together
+#define DEFER_ACCEPT_S 31
 #define BACKLOG        4096
 #define DRAIN_MS       2000
 //  Descriptors below the base that each worker has, its client's among them, and some to spare
