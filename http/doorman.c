@@ -308,6 +308,39 @@ s_test_table (void)
     doorman_destroy (&self);
 }
 
+//  Comes and goes all the time; argument is the doorman.
+
+static void *
+s_test_thread (void *argument)
+{
+    settings_t settings = {.limits_exempt_addresses = "", .limits_connections_per_address = 3};
+    for (int turn = 0; turn < 20000; turn++) {
+        visitor_t *visitor;
+        if (s_test_enter ((doorman_t *) argument, turn % 2 ? "192.0.2.1" : "192.0.2.2", &settings,
+                          &visitor) == 0)
+            visitor_count (visitor, &settings, 1, 100, 1);
+        visitor_leave (&visitor);
+    }
+    return NULL;
+}
+
+//  Threads lose no place to each other.
+
+static void
+s_test_threads (doorman_t *self)
+{
+    pthread_t threads[4];
+    for (int index = 0; index < 4; index++) {
+        int rc = pthread_create (&threads[index], NULL, s_test_thread, self);
+        assert (rc == 0);
+    }
+    for (int index = 0; index < 4; index++)
+        pthread_join (threads[index], NULL);
+    uint64_t key = 0xC0000201; //  192.0.2.1
+    const visitor_t *visitor = (const visitor_t *) zhashx_lookup (self->visitors, &key);
+    assert (visitor && visitor->connections == 0);
+}
+
 void
 doorman_test (bool verbose)
 {
@@ -316,6 +349,7 @@ doorman_test (bool verbose)
     doorman_t *self = doorman_new ();
     s_test_connections (self);
     s_test_rates (self);
+    s_test_threads (self);
     doorman_destroy (&self);
     s_test_table ();
     log_setup (LOG_LEVEL_INFO, false);
