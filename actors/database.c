@@ -453,13 +453,17 @@ s_handle_read_failure (self_t *self)
 }
 
 //  Publishes the pages that changed and that somebody looks at, the last page first: those who
-//  looked past the end are on it before it comes.
+//  looked past the end are on it before it comes. Where it was not read in this round, it comes as soon
+//  as it is, though it be what it was when it was shown before, to others.
 
 static void
 s_publish_changed (self_t *self)
 {
-    bool moved = viewers_clamp (self->viewers, pages_count (self->pages));
-    page_t *last = moved ? pages_find (self->pages, pages_count (self->pages)) : NULL;
+    int64_t count = pages_count (self->pages);
+    bool moved = viewers_clamp (self->viewers, count);
+    page_t *last = moved ? pages_find (self->pages, count) : NULL;
+    if (moved && !last)
+        pages_show_anew (self->pages, count);
     page_t *page;
     while ((page = pages_next_changed (self->pages))) {
         metrics_add (METRICS_PAGES_RENDERED, 1);

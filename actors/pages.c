@@ -339,6 +339,14 @@ pages_next_changed (pages_t *self)
     return NULL;
 }
 
+void
+pages_show_anew (pages_t *self, int64_t number)
+{
+    page_t *page = (page_t *) zhashx_lookup (self->table, &number);
+    if (page)
+        page->shown_pages = 0; //  As no page has
+}
+
 const char *
 pages_error (const pages_t *self)
 {
@@ -458,6 +466,32 @@ s_test_recount_meanwhile (pages_t *self, const site_t *site)
     pages_count_more (self, -1);
 }
 
+//  What is read again as it was has not changed, unless somebody has come to it.
+
+static bool
+s_changes (pages_t *self, const site_t *site)
+{
+    pages_outdate (self);
+    pages_want (self, 1);
+    s_prepare (self);
+    pages_state_t state = s_take_all (self, site, NULL, (const char *const[]){"1", NULL});
+    assert (state == PAGES_DONE);
+    bool changes = pages_next_changed (self);
+    assert (!pages_next_changed (self));
+    return changes;
+}
+
+static void
+s_test_show_anew (pages_t *self, const site_t *site)
+{
+    s_changes (self, site);
+    assert (!s_changes (self, site));
+    pages_show_anew (self, 99); //  Nobody has read that one
+    assert (!s_changes (self, site));
+    pages_show_anew (self, 1);
+    assert (s_changes (self, site) && !s_changes (self, site));
+}
+
 static void
 s_test_empty (pages_t *self, const site_t *site)
 {
@@ -496,6 +530,7 @@ pages_test (bool verbose)
     s_test_reading (self, site);
     s_test_unfit (self, site);
     s_test_recount_meanwhile (self, site);
+    s_test_show_anew (self, site);
     s_test_empty (self, site);
     pages_bound (self, viewers); //  There are few: nothing happens
     pages_destroy (&self);

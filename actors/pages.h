@@ -73,6 +73,9 @@ bool pages_are_near (const pages_t *self);
 //  then NULL.
 page_t *pages_next_changed (pages_t *self);
 
+//  Somebody has come to the page who was not shown it: once read, it has changed, whatever it was.
+void pages_show_anew (pages_t *self, int64_t number);
+
 //  PostgreSQL's words when a read failed; borrowed.
 const char *pages_error (const pages_t *self);
 

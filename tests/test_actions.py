@@ -150,6 +150,23 @@ def test_who_was_on_a_page_that_vanished_is_on_the_last(board):
     bob.until("back again")
 
 
+def test_who_is_moved_to_a_page_gets_it_though_it_was_shown_before(board):
+    ann, bob = board.client(), board.client()
+    add(ann, 15)
+    bob.until("message 15<")
+    bob.send("list messages", page=3)  # As it will be again
+    bob.html()
+    bob.send("list messages", page=1)
+    newest = ids(bob.html())[0]
+    add(ann, 1, text="one more")
+    bob.until("one more")
+    bob.send("list messages", page=4)
+    assert len(ids(bob.html())) == 1
+    ann.send("update message", id=newest, author="Ann", text="changed")  # Page 4 is read now, and so not soon
+    ann.send("delete message", id=newest)
+    assert 'data-page="3"' in bob.html()
+
+
 def test_an_empty_board_has_no_paginator(board):
     ann = board.client()
     add(ann, 1)
