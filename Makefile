@@ -105,20 +105,30 @@ $(BUILD)/failing: $(OBJECTS) $(BUILD)/tests/failing.o
 failing: $(BUILD)/failing
 	$(BUILD)/failing
 
-#  Seconds for each fuzz target; what it finds is left in build/fuzz
+#  Seconds for each fuzz target. What it learns is kept in build/fuzz/corpus, what it finds in build/fuzz
 FUZZ_SECONDS = 60
 FUZZERS = $(patsubst tests/%.c,%,$(wildcard tests/fuzz_*.c))
+FUZZ    = BUILD=$(BUILD)/fuzz CC=clang WARN= OPT='-O1 -g' \
+          SANITIZE=fuzzer-no-link,address,undefined
 
 .PHONY: fuzz $(FUZZERS)
 fuzz: $(FUZZERS)
 
-$(FUZZERS): $(BUILD)/embedded.c
+$(FUZZERS):
 	@scripts/need clang libclang-rt-dev
-	@mkdir -p $(BUILD)/fuzz/$@
-	clang $(CPPFLAGS) -std=c11 -g -O1 -fsanitize=fuzzer,address,undefined \
-	    -fno-sanitize-recover=undefined -o $(BUILD)/fuzz/$@.bin tests/$@.c $(SOURCES) \
-	    $(BUILD)/embedded.c $(LDLIBS)
-	cd $(BUILD)/fuzz && ./$@.bin -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 $@
+	$(MAKE) $(FUZZ) $(BUILD)/fuzz/$@.bin
+	@mkdir -p $(BUILD)/fuzz/corpus/$@
+	UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 $(BUILD)/fuzz/$@.bin \
+	    -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 -timeout=10 \
+	    -artifact_prefix=$(BUILD)/fuzz/$@- -dict=tests/seeds/$@.dict \
+	    $(BUILD)/fuzz/corpus/$@ tests/seeds/$@
+
+$(BUILD)/%.bin: $(OBJECTS) $(BUILD)/tests/%.o
+	$(CC) $(LDFLAGS) -fsanitize=fuzzer -o $@ $^ $(LDLIBS)
+
+#  The same targets with a main () that gives them files, for any compiler: what was found stays found
+$(BUILD)/fuzz_%: $(OBJECTS) $(BUILD)/tests/fuzz_%.o $(BUILD)/tests/replay.o
+	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
 #  Timed runs: they print figures beside their limits, and decide nothing. BENCH='--quick fanout writes'
 #  passes options and chooses; the figures are also in build/bench.json
