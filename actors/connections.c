@@ -613,8 +613,9 @@ s_take_page (self_t *self, int64_t number, int64_t pages, uint64_t etag, parcel_
         s_renew (self, audience, parcel, etag);
 }
 
-//  Takes an answer for one connection. One that shows a page moves the connection there, and must
-//  not be overtaken by a newer state of that page, so it is sent before anything else is taken.
+//  Takes an answer for one connection. One that shows a page moves the connection there, and is not
+//  overtaken by a newer state of that page (connection_flush). Answers that wait before it come behind
+//  the page that they are about, so if that is owed, it goes before the connection moves.
 
 static void
 s_take_answer (self_t *self, const database_answer_t *head, parcel_t *parcel)
@@ -626,6 +627,9 @@ s_take_answer (self_t *self, const database_answer_t *head, parcel_t *parcel)
     }
     if (connection->asked > 0)
         connection->asked--;
+    bool owed = connection->seen != connection->audience->version;
+    if (head->page > 0 && owed && connection->first && !(connection->events & EPOLLOUT))
+        s_flush (self, connection);
     if (head->page > 0) { //  The frame shows it, so it has been seen
         s_move (self, connection, s_audience (self, head->page));
         connection->seen = connection->audience->version;

@@ -1,6 +1,8 @@
 """The subprotocol breadboard.1: each request with a ref gets exactly one reply that carries it."""
 
 import json
+import os
+import signal
 import uuid
 
 import pytest
@@ -44,6 +46,30 @@ def test_ok_comes_behind_the_list_that_shows_the_write(board, database):
     assert [frame["selector"] for frame in before] == ["#messages__list"]
     assert ">hello</p>" in before[0]["html"]
     assert ann.frames() == []
+
+
+def test_ok_comes_behind_its_list_though_its_sender_turns_the_page(board, database):
+    database.sql("INSERT INTO messages (author, text, created_at)"
+                 " SELECT 'Ann', 'text', '2026-01-01' FROM generate_series(1, 9)")
+    ann = speaker(board)
+    number = added(ann)
+    ((backend,),) = database.sql("SELECT pid FROM pg_stat_activity WHERE application_name = 'breadboard'"
+                                 " AND datname = 'board'")
+    os.kill(backend, signal.SIGSTOP)
+    try:  # The first is under way, the others are answered together
+        ask(ann, "0", "update message", id=number, author="Ann", text="first")
+        ann.ping()
+        ask(ann, "1", "update message", id=number, author="Ann", text="second")
+        ask(ann, "2", "list messages", page=2)
+        ann.ping()
+    finally:
+        os.kill(backend, signal.SIGCONT)
+    _, before = reply(ann, "0")
+    assert ">first</p>" in before[-1]["html"]
+    _, before = reply(ann, "1")
+    assert ">second</p>" in before[-1]["html"]
+    answer, before = reply(ann, "2")
+    assert answer["page"] == 2 and before == []
 
 
 def test_update_and_delete_are_replied_to(board, database):
