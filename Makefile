@@ -24,6 +24,9 @@ ROOMS   = actors http templates config
 MAIN    = actors/breadboard.c
 SOURCES = $(filter-out $(MAIN),$(foreach room,$(ROOMS),$(wildcard $(room)/*.c)))
 OBJECTS = $(SOURCES:%.c=$(BUILD)/%.o) $(BUILD)/embedded.o
+#  TSan has to be told of libzmq's queues
+OBJECTS += $(if $(filter thread,$(SANITIZE)),$(BUILD)/tests/tsan_zmq.o)
+$(BUILD)/tests/tsan_zmq.o: CFLAGS += -fno-sanitize=thread
 EVERY_C = $(SOURCES) $(MAIN) $(wildcard tests/*.c)
 EVERY_H = $(foreach room,$(ROOMS) tests,$(wildcard $(room)/*.h))
 EMBED   = $(sort $(wildcard templates/*.html) $(filter-out %.md,$(wildcard static/*)))
@@ -118,7 +121,7 @@ $(FUZZERS):
 	@scripts/need clang libclang-rt-dev
 	$(MAKE) $(FUZZ) $(BUILD)/fuzz/$@.bin
 	@mkdir -p $(BUILD)/fuzz/corpus/$@
-	UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 $(BUILD)/fuzz/$@.bin \
+	$(BUILD)/fuzz/$@.bin \
 	    -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 -timeout=10 \
 	    -artifact_prefix=$(BUILD)/fuzz/$@- -dict=tests/seeds/$@.dict \
 	    $(BUILD)/fuzz/corpus/$@ tests/seeds/$@
@@ -129,6 +132,59 @@ $(BUILD)/%.bin: $(OBJECTS) $(BUILD)/tests/%.o
 #  The same targets with a main () that gives them files, for any compiler: what was found stays found
 $(BUILD)/fuzz_%: $(OBJECTS) $(BUILD)/tests/fuzz_%.o $(BUILD)/tests/replay.o
 	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+#  How much of the code the seeds and build/fuzz/corpus reach, file by file
+COVERAGE = BUILD=$(BUILD)/coverage WARN= OPT='-O1 -g' \
+           CC='clang -fprofile-instr-generate -fcoverage-mapping'
+
+.PHONY: fuzz-coverage
+fuzz-coverage:
+	@scripts/need clang libclang-rt-dev llvm
+	$(MAKE) $(COVERAGE) $(FUZZERS:%=$(BUILD)/coverage/%)
+	rm -f $(BUILD)/coverage/*.profraw
+	for target in $(FUZZERS); do \
+	    mkdir -p $(BUILD)/fuzz/corpus/$$target; \
+	    LLVM_PROFILE_FILE=$(BUILD)/coverage/$$target.profraw $(BUILD)/coverage/$$target \
+	        tests/seeds/$$target $(BUILD)/fuzz/corpus/$$target | tail -n 1 || exit 1; \
+	done
+	llvm-profdata merge -o $(BUILD)/coverage/all.profdata $(BUILD)/coverage/*.profraw
+	llvm-cov show $(firstword $(FUZZERS:%=$(BUILD)/coverage/%)) \
+	    $(FUZZERS:%=-object=$(BUILD)/coverage/%) \
+	    -instr-profile=$(BUILD)/coverage/all.profdata $(FUZZED) | \
+	    awk -v root='$(CURDIR)' -f tests/covered.awk
+
+#  What the targets are for
+FUZZED = http/frame.c http/reassembly.c http/utf8.c actors/command.c actors/uuid.c http/form.c \
+         http/request.c templates/mustache.c config/settings.c
+
+#  The whole suite under sanitizers: class tests, then the real binary. TESTS chooses files
+TESTS = tests
+ASAN  = BUILD=$(BUILD)/asan OPT='-O1 -g' SANITIZE=address,undefined
+TSAN  = BUILD=$(BUILD)/tsan OPT='-O1 -g' SANITIZE=thread
+export ASAN_OPTIONS = detect_leaks=1:abort_on_error=1
+export UBSAN_OPTIONS = halt_on_error=1:print_stacktrace=1
+export TSAN_OPTIONS = suppressions=$(CURDIR)/tests/tsan.supp:history_size=7:second_deadlock_stack=1
+
+.PHONY: sanitized asan-suite tsan-suite
+sanitized:
+	$(MAKE) $(ASAN) all $(FUZZERS:%=$(BUILD)/asan/%)
+	$(MAKE) $(TSAN) all
+
+asan-suite: sanitized
+	$(BUILD)/asan/breadboard_selftest
+	BREADBOARD=$(BUILD)/asan/breadboard /usr/bin/python3 -m pytest -q --tb=short $(TESTS)
+
+tsan-suite: sanitized
+	$(BUILD)/tsan/breadboard_selftest
+	BREADBOARD=$(BUILD)/tsan/breadboard /usr/bin/python3 -m pytest -q --tb=short $(TESTS)
+
+#  Histories that nobody has played before, against the model in tests/test_histories.py
+HISTORIES = 1000
+
+.PHONY: histories
+histories: breadboard
+	HISTORIES=$(HISTORIES) BREADBOARD=$(OUT)breadboard \
+	    /usr/bin/python3 -m pytest -q --tb=short tests/test_histories.py
 
 #  Timed runs: they print figures beside their limits, and decide nothing. BENCH='--quick fanout writes'
 #  passes options and chooses; the figures are also in build/bench.json
@@ -195,6 +251,10 @@ help:
 	@echo 'make lint            clang-format (looks only), cppcheck, clang-tidy'
 	@echo 'make memcheck        class tests under valgrind'
 	@echo 'make fuzz            each fuzz target, FUZZ_SECONDS=60'
+	@echo 'make fuzz-coverage   what the fuzz targets reach'
+	@echo 'make histories       random histories against a model, HISTORIES=1000'
+	@echo 'make asan-suite      all tests under ASan, UBSan and LeakSanitizer, TESTS=tests'
+	@echo 'make tsan-suite      all tests under ThreadSanitizer, TESTS=tests'
 	@echo 'make bench           figures beside their limits, in minutes; BENCH=--list tells what there is'
 	@echo 'make failing         allocations that fail, one by one'
 	@echo 'make kills           kills under load, BOARD=200 POSTGRES=50 times, and what was lost'
