@@ -122,7 +122,7 @@ $(FUZZERS):
 	$(MAKE) $(FUZZ) $(BUILD)/fuzz/$@.bin
 	@mkdir -p $(BUILD)/fuzz/corpus/$@
 	$(BUILD)/fuzz/$@.bin \
-	    -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 -timeout=10 \
+	    -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 -timeout=300 \
 	    -artifact_prefix=$(BUILD)/fuzz/$@- -dict=tests/seeds/$@.dict \
 	    $(BUILD)/fuzz/corpus/$@ tests/seeds/$@
 
