@@ -250,7 +250,7 @@ def test_boards_upgrade_a_database_of_version_1_together(server):
         thread.join()
     assert len(boards) == 2
     for board in boards:
-        assert ">kept</p>" in board.get("/").text
+        wait_for(lambda: ">kept</p>" in board.get("/").text, "what the other board has restored")
         assert outcome(speaker(board), "delete message", id=number, key=name) == "ok"
         assert outcome(speaker(board), "restore message", id=number, key=name) == "ok"
     assert server.sql("SELECT version FROM breadboard_schema ORDER BY version",
