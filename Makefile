@@ -151,7 +151,7 @@ fuzz-coverage:
 	llvm-cov show $(firstword $(FUZZERS:%=$(BUILD)/coverage/%)) \
 	    $(FUZZERS:%=-object=$(BUILD)/coverage/%) \
 	    -instr-profile=$(BUILD)/coverage/all.profdata $(FUZZED) | \
-	    awk -v root='$(CURDIR)' -f tests/covered.awk
+	    awk -v root='$(CURDIR)' -f tests/covered.awk | sort
 
 #  What the targets are for
 FUZZED = http/frame.c http/reassembly.c http/utf8.c actors/command.c actors/uuid.c http/form.c \
