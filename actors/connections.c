@@ -35,9 +35,9 @@
 
 //  High-water marks. An inproc pipe holds as much as both its ends say together, so one end says how
 //  much, and the other one 1
-#define ARRIVALS_QUEUE  64 //  Sockets handed over and not yet taken, of each civetweb thread
-#define PUBLISHED_QUEUE 1  //  The database actor's end says how much
-#define COMMANDS_QUEUE  1  //  The same
+#define ARRIVALS_QUEUE  1000 //  Sockets handed over and not yet taken, of each civetweb thread
+#define PUBLISHED_QUEUE 1    //  The database actor's end says how much
+#define COMMANDS_QUEUE  1    //  The same
 
 #define BUFFER_BYTES   65536     //  Of input, taken in one go
 #define EVENTS_MAX     256       //  Taken in one turn
