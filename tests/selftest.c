@@ -13,6 +13,7 @@
 #include "actors/database.h"
 #include "actors/metrics.h"
 #include "actors/page.h"
+#include "actors/page_index.h"
 #include "actors/pages.h"
 #include "actors/parcel.h"
 #include "actors/postgres.h"
@@ -68,6 +69,7 @@ static const class_t s_classes[] = {
     {"metrics", metrics_test},
     {"table", table_test},
     {"doorman", doorman_test},
+    {"page_index", page_index_test},
     {"parcel", parcel_test},
     {"connection", connection_test},
     {"audience", audience_test},
