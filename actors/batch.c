@@ -1,7 +1,7 @@
 //  What was sent is remembered as steps, one for each result that will come: a statement of a
-//  command, the announcement of the writes before it, a read of the caller's, or the Sync. It was committed if and only if no
+//  command, or of several, a read of the caller's, or the Sync. It was committed if and only if no
 //  error came before the Sync's result; an error at commit comes as an extra result where the Sync's
-//  is expected.
+//  is expected. A statement that writes announces that to other servers by itself.
 //
 //  A statement that fails makes the transaction void, and so tells the outcome of its own command for
 //  certain; the others are sent again. After RETRIES_MAX of that they are sent singly, one at a time.
@@ -17,6 +17,7 @@
 #include "actors/batch.h"
 #include "actors/schema.h"
 #include "actors/scratch.h"
+#include "actors/timestamp.h"
 #include "config/log.h"
 
 //  How long a delete can be undone. People are offered 10 s; the rest is for slow networks
@@ -34,67 +35,82 @@
     " excluded.deleted_at, NULL, excluded.author, excluded.text, excluded.created_at," \
     " excluded.version))"
 
+//  What a statement tells of a message that came or went, for the page index; and to other servers
+#define CREATED_AT TIMESTAMP_EPOCH ("created_at")
+#define ONE        "|| " CREATED_AT " || '/' || id"
+#define CAME       SCHEMA_ANNOUNCE ("'+' " ONE)
+#define WENT       SCHEMA_ANNOUNCE ("'-' " ONE)
+#define STAYED     SCHEMA_ANNOUNCE ("'='")
+
+//  Announces all that were added, which have one time, that of the transaction
+#define ADDED                                                          \
+    "told AS (SELECT " SCHEMA_ANNOUNCE ("'+' || " TIMESTAMP_EPOCH (    \
+        "now()") " || '/' || string_agg(id::text, ',')") " FROM added" \
+                                                         " HAVING count(*) > 0)"
+
 const postgres_statement_t batch_statements[] = {
-    {"add", "INSERT INTO messages (author, text, created_at, key)"
-            " SELECT author, text, now(), key"
-            " FROM unnest($1::text[], $2::text[], $3::uuid[]) AS new (author, text, key)"
-            " RETURNING id, true"},
+    {"add",
+     "WITH added AS (INSERT INTO messages (author, text, created_at, key)"
+     " SELECT author, text, now(), key"
+     " FROM unnest($1::text[], $2::text[], $3::uuid[]) AS new (author, text, key)"
+     " RETURNING id), " ADDED " SELECT id, true, " TIMESTAMP_EPOCH ("now()") " FROM told, added"},
     {"add once", "WITH new AS (SELECT * FROM unnest($1::text[], $2::text[], $3::uuid[])"
                  " WITH ORDINALITY AS new (author, text, key, place)),"
                  " added AS (INSERT INTO messages (author, text, created_at, key)"
                  " SELECT author, text, now(), key FROM new"
                  " WHERE NOT EXISTS (SELECT FROM messages WHERE messages.key = new.key)"
                  " AND NOT EXISTS (SELECT FROM breadboard_deleted AS gone WHERE gone.key = new.key)"
-                 " ORDER BY place ON CONFLICT (key) DO NOTHING RETURNING id, key)"
+                 " ORDER BY place ON CONFLICT (key) DO NOTHING RETURNING id, key), " ADDED
                  " SELECT coalesce(added.id, messages.id, (SELECT gone.id"
                  " FROM breadboard_deleted AS gone WHERE gone.key = new.key LIMIT 1)),"
-                 " added.id IS NOT NULL"
-                 " FROM new LEFT JOIN added USING (key) LEFT JOIN messages USING (key)"
-                 " ORDER BY place"},
+                 " added.id IS NOT NULL, " TIMESTAMP_EPOCH (
+                     "now()") ","
+                              " (SELECT count(*) FROM told)"
+                              " FROM new LEFT JOIN added USING (key) LEFT JOIN messages USING (key)"
+                              " ORDER BY place"},
     {"edit", "SELECT author, text, version FROM messages WHERE id = $1"},
     {"update", "UPDATE messages SET author = $2, text = $3, version = version + 1"
-               " WHERE id = $1 RETURNING true, true"},
+               " WHERE id = $1 RETURNING true, true, " STAYED},
     {"compare", "SELECT false, author = $2 AND text = $3 FROM messages WHERE id = $1"},
     {"update version",
      "WITH changed AS (UPDATE messages SET author = $2, text = $3, version = version + 1"
-     " WHERE id = $1 AND version = $4 RETURNING id)"
+     " WHERE id = $1 AND version = $4 RETURNING id, " STAYED ")"
      " SELECT EXISTS (SELECT FROM changed),"
      " author = $2 AND text = $3 AND version = $4::integer + 1, author, text, version"
      " FROM messages WHERE id = $1"},
-    {"delete", "WITH gone AS (DELETE FROM messages WHERE id = $1 RETURNING id, key),"
+    {"delete", "WITH gone AS (DELETE FROM messages WHERE id = $1"
+               " RETURNING id, key, created_at, " WENT "),"
                " kept AS (INSERT INTO breadboard_deleted (id, key, deleted_at)"
                " SELECT id, key, now() FROM gone WHERE substr(key::text, 15, 1) <> '8'" REPLACE
-               " SELECT id FROM gone"},
+               " SELECT id, true, " CREATED_AT " FROM gone"},
     {"delete once",
      "WITH gone AS (DELETE FROM messages WHERE id = $1 AND NOT EXISTS"
      " (SELECT FROM breadboard_deleted WHERE id = $1 AND deletion = $2)"
-     " RETURNING id, key, author, text, created_at, version),"
+     " RETURNING id, key, author, text, created_at, version, " WENT "),"
      " kept AS (INSERT INTO breadboard_deleted"
      " (id, key, deletion, deleted_at, author, text, created_at, version)"
      " SELECT id, key, $2, now(), author, text, created_at, version FROM gone" REPLACE
-     " SELECT id, true FROM gone"
-     " UNION ALL SELECT id, false FROM breadboard_deleted WHERE id = $1 AND deletion = $2"
-     " UNION ALL SELECT NULL, false FROM messages WHERE id = $1 LIMIT 1"},
+     " SELECT id, true, " CREATED_AT " FROM gone"
+     " UNION ALL SELECT id, false, NULL FROM breadboard_deleted WHERE id = $1 AND deletion = $2"
+     " UNION ALL SELECT NULL, false, NULL FROM messages WHERE id = $1 LIMIT 1"},
     {"restore",
      "WITH back AS (UPDATE breadboard_deleted SET restored_at = now() WHERE " RESTORABLE
      " RETURNING id, author, text, created_at, key, version),"
      " restored AS (INSERT INTO messages (id, author, text, created_at, key, version)"
-     " SELECT * FROM back RETURNING id)"
-     " SELECT id, true FROM restored"
-     " UNION ALL SELECT id, false FROM breadboard_deleted"
+     " SELECT * FROM back RETURNING id, created_at, " CAME ")"
+     " SELECT id, true, " CREATED_AT " FROM restored"
+     " UNION ALL SELECT id, false, NULL FROM breadboard_deleted"
      " WHERE id = $1 AND deletion = $2 AND restored_at IS NOT NULL"
-     " UNION ALL SELECT NULL, false FROM breadboard_deleted WHERE " RESTORABLE " LIMIT 1"},
-    {"find", "SELECT author, text, (SELECT count(*) FROM messages AS newer"
-             " WHERE (newer.created_at, newer.id) > (messages.created_at, messages.id))"
-             " FROM messages WHERE id = $1"},
+     " UNION ALL SELECT NULL, false, NULL FROM breadboard_deleted WHERE " RESTORABLE " LIMIT 1"},
+    {"find", "SELECT author, text, " CREATED_AT " FROM messages WHERE id = $1"},
+    {"rank", "SELECT count(*) FROM messages WHERE (created_at, id) > ($1, $2)"
+             " AND (created_at, id) <= ($3, $4)"},
     {"sweep", "WITH forgotten AS (DELETE FROM breadboard_deleted"
               " WHERE deleted_at < now() - interval '1 day')"
               " UPDATE breadboard_deleted"
               " SET author = NULL, text = NULL, created_at = NULL, version = NULL"
               " WHERE text IS NOT NULL AND deleted_at <= now() - " UNDO_TIME
               " AND deleted_at >= now() - interval '1 day'"},
-    {"announce", "SELECT pg_notify('breadboard', current_setting('breadboard.origin')"
-                 " || ' ' || pg_current_xact_id() || ' BATCH many')"},
     {"take back", "SELECT $1::integer"}, //  Fails, as its parameter is no number
 
     {NULL, NULL},
@@ -109,7 +125,7 @@ const postgres_statement_t batch_statements[] = {
 //  Statements of the caller's in one transaction
 #define READS_MAX 2
 
-typedef enum { STATEMENT, ANNOUNCEMENT, READ, SYNC } step_kind_t;
+typedef enum { STATEMENT, READ, SYNC } step_kind_t;
 
 typedef struct {
     step_kind_t kind;
@@ -121,12 +137,11 @@ typedef struct {
 struct batch {
     command_t *commands[BATCH_SIZE]; //  Owned
     size_t size;
-    step_t steps[BATCH_SIZE + READS_MAX + 2]; //  What was sent
+    step_t steps[BATCH_SIZE + READS_MAX + 1]; //  What was sent
     size_t steps_sent;
     size_t steps_taken;
     size_t looked_at;   //  Commands that were sent, or need no statement
     bool open;          //  Statements were sent, the Sync was not
-    bool writes;        //  One of the statements changes a message
     bool singly;        //  One command at a time
     int failures;       //  Statements that failed
     int locks;          //  Of these, for a lock
@@ -267,6 +282,22 @@ s_send_adds (const batch_t *self, postgres_t *postgres, size_t first, size_t cou
         zstr_free (&arrays[index]);
 }
 
+//  Counts the messages between the place where the page index begins, and the message.
+
+static void
+s_send_rank (postgres_t *postgres, const command_t *command)
+{
+    char created_at[TIMESTAMP_SIZE];
+    char start[TIMESTAMP_SIZE];
+    char id[24];
+    char start_id[24];
+    timestamp_print (command->created_at, created_at);
+    timestamp_print (command->start.created_at, start);
+    snprintf (id, sizeof (id), "%" PRId64, command->id);
+    snprintf (start_id, sizeof (start_id), "%" PRId64, command->start.id);
+    postgres_query (postgres, "rank", 4, (const char *const[]){created_at, id, start, start_id});
+}
+
 static void
 s_send_by_id (postgres_t *postgres, const command_t *command)
 {
@@ -280,6 +311,8 @@ s_send_by_id (postgres_t *postgres, const command_t *command)
         postgres_query (postgres, "edit", 1, values);
     else if (command->action == COMMAND_FIND)
         postgres_query (postgres, "find", 1, values);
+    else if (command->action == COMMAND_RANK)
+        s_send_rank (postgres, command);
     else if (command->action == COMMAND_SWEEP)
         postgres_query (postgres, "sweep", 0, NULL);
     else if (command->action == COMMAND_RESTORE)
@@ -307,7 +340,6 @@ s_send_statement (batch_t *self, postgres_t *postgres, size_t first)
     else
         s_send_by_id (postgres, command);
     s_add_step (self, STATEMENT, first, count);
-    self->writes = self->writes || command_writes (command);
     return count;
 }
 
@@ -319,7 +351,6 @@ s_begin_transaction (batch_t *self)
     self->steps_taken = 0;
     self->looked_at = 0;
     self->failed = false;
-    self->writes = false;
 }
 
 batch_state_t
@@ -342,14 +373,8 @@ batch_sync (batch_t *self, postgres_t *postgres, int reads)
     assert (self->open && reads <= READS_MAX);
     for (int read = 0; read < reads; read++)
         s_add_step (self, READ, 0, 0);
-    if (self->writes) { //  Other servers are to hear of it
-        postgres_query (postgres, "announce", 0, NULL);
-        s_add_step (self, ANNOUNCEMENT, 0, 0);
-    }
-
     if (reads > 0)
         postgres_hurry (postgres);
-
     postgres_sync (postgres);
     s_add_step (self, SYNC, 0, 0);
     self->open = false;
@@ -399,11 +424,10 @@ s_take_message (command_t *command, const PGresult *result)
     zstr_free (&command->text);
     command->author = strdup (PQgetvalue (result, 0, 0));
     command->text = strdup (PQgetvalue (result, 0, 1));
-    int64_t number = strtoll (PQgetvalue (result, 0, 2), NULL, 10);
     if (command->action == COMMAND_EDIT)
-        command->version = number;
+        command->version = strtoll (PQgetvalue (result, 0, 2), NULL, 10);
     else
-        command->newer = number;
+        command->created_at = timestamp_read (PQgetvalue (result, 0, 2));
     if (!command->author || !command->text)
         command_fail_memory (command);
 }
@@ -439,7 +463,7 @@ s_take_update (command_t *command, const PGresult *result)
         s_take_conflict (command, result);
 }
 
-//  A row for each: the id, and whether it is new; a key that comes twice has the same id twice.
+//  A row for each: the id, whether it is new, and when it came; a key that comes twice has the same id twice.
 
 static void
 s_take_adds (command_t *const *commands, size_t count, const PGresult *result)
@@ -455,6 +479,7 @@ s_take_adds (command_t *const *commands, size_t count, const PGresult *result)
         }
         command->id = strtoll (PQgetvalue (result, row, 0), NULL, 10);
         command->stored = *PQgetvalue (result, row, 1) == 't' && command->id > last_id;
+        command->created_at = timestamp_read (PQgetvalue (result, row, 2));
         last_id = command->id > last_id ? command->id : last_id;
     }
 }
@@ -465,6 +490,8 @@ static void
 s_take_keyed (command_t *command, const PGresult *result)
 {
     bool now = PQntuples (result) > 0 && *PQgetvalue (result, 0, 1) == 't';
+    if (now)
+        command->created_at = timestamp_read (PQgetvalue (result, 0, 2));
     if (PQntuples (result) == 0)
         s_not_found (command);
     else if (PQgetisnull (result, 0, 0)) //  Another server does it at this very moment
@@ -485,13 +512,10 @@ s_take_rows (command_t *const *commands, size_t count, const PGresult *result)
         s_take_message (command, result);
     else if (command->action == COMMAND_UPDATE)
         s_take_update (command, result);
-    else if (*command->key)
+    else if (command->action == COMMAND_RANK)
+        command->newer += strtoll (PQgetvalue (result, 0, 0), NULL, 10);
+    else if (PQntuples (result) > 0 || *command->key || !command->doubtful)
         s_take_keyed (command, result);
-    else {
-        command->deleted = PQntuples (result) > 0;
-        if (!command->deleted && !command->doubtful)
-            s_not_found (command);
-    }
 }
 
 //  PostgreSQL's appendix A lists the states.
@@ -536,6 +560,8 @@ s_forget_outcome (command_t *command)
 {
     command->code = COMMAND_OK;
     command->unsettled = false;
+    command->stored = false;
+    command->deleted = false;
     if (command->action == COMMAND_ADD)
         command->id = 0;
 }
@@ -550,6 +576,8 @@ static void
 s_mark_doubtful (command_t *command)
 {
     command->doubtful = true;
+    command->stored = false;
+    command->deleted = false;
 }
 
 //  Applies a change to each command that was sent and is not settled.
@@ -993,7 +1021,7 @@ batch_test (bool verbose)
     scratch_t *scratch = scratch_new ();
     char *error = NULL;
     PGconn *connection = postgres_connect_blocking (scratch_url (scratch), 1000, &error);
-    int rc = schema_upgrade (connection, &error);
+    int rc = schema_upgrade (connection, scratch_url (scratch), &error);
     assert (rc == 0);
     PQfinish (connection);
     int64_t id = s_test_together (scratch);

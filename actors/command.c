@@ -334,7 +334,7 @@ command_new (const char *json, size_t size, const settings_t *settings)
 command_t *
 command_new_own (command_action_t action, int64_t id)
 {
-    assert (action == COMMAND_FIND || action == COMMAND_SWEEP);
+    assert (action == COMMAND_FIND || action == COMMAND_RANK || action == COMMAND_SWEEP);
     command_t *self = (command_t *) zmalloc (sizeof (command_t));
     self->action = action;
     self->id = id;

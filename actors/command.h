@@ -9,6 +9,7 @@
 
 #include <czmq.h>
 
+#include "actors/page_index.h"
 #include "actors/uuid.h"
 #include "config/settings.h"
 
@@ -20,6 +21,7 @@ typedef enum {
     COMMAND_DELETE,
     COMMAND_RESTORE, //  Undoes a delete
     COMMAND_FIND,    //  Our own: what message is that, and which page is it on?
+    COMMAND_RANK,    //  Our own, the second half of FIND: how many messages stand before it?
     COMMAND_SWEEP,   //  Our own: forgets what was deleted long enough ago
     COMMAND_NONE     //  Not one that we know
 } command_action_t;
@@ -36,9 +38,11 @@ typedef enum {
 
 typedef struct {
     command_action_t action;
-    int64_t id;      //  The message; ADD: the new one, once stored
-    int64_t page;    //  LIST; never below 1
-    int64_t newer;   //  FIND: how many messages stand before it
+    int64_t id;             //  The message; ADD: the new one, once stored
+    int64_t page;           //  LIST; never below 1
+    int64_t newer;          //  RANK: how many messages stand before it, as far as counted
+    int64_t created_at;     //  Of the message, once known: FIND, and what was stored or deleted
+    page_index_key_t start; //  RANK: messages from here on are not counted yet
     int64_t version; //  UPDATE: that the client saw, 0: it did not say, after a conflict the stored
                      //  one; EDIT: the stored one
     char *author;    //  Owned; trimmed; NULL where the action has none
@@ -72,7 +76,7 @@ typedef struct {
 //  a command; one that cannot be run has a code that is not COMMAND_OK. Caller owns it.
 command_t *command_new (const char *json, size_t size, const settings_t *settings);
 
-//  One that no client can ask for: FIND or SWEEP.
+//  One that no client can ask for: FIND, RANK or SWEEP.
 command_t *command_new_own (command_action_t action, int64_t id);
 
 void command_destroy (command_t **self_p);

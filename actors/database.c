@@ -31,6 +31,7 @@
 #include "actors/postgres.h"
 #include "actors/schema.h"
 #include "actors/scratch.h"
+#include "actors/surveyor.h"
 #include "actors/swap.h"
 #include "actors/viewers.h"
 #include "config/log.h"
@@ -68,6 +69,7 @@ typedef struct {
     postgres_statement_t *statements;               //  The batch's and the pages'; owned
     char origin[37];                                //  Names this server in announcements
     viewers_t *viewers;                             //  Owned
+    surveyor_t *surveyor;                           //  Owned; dies after the pages
     pages_t *pages;                                 //  Owned
     zlistx_t *waiting;                              //  Of command_t, in order of arrival; owned
     bool paused;                                    //  Too many wait: none are taken
@@ -84,8 +86,12 @@ typedef struct {
 
     int void_syncs; //  Results up to so many Syncs are of no use
 
-    bool counted;     //  What it adds and deletes is in the count of messages
+    bool inside;      //  The pages are read in the batch's transaction
+    bool expected;    //  And know of what it adds and deletes
+    bool reads_later; //  They are read once the batch is done
     bool reading;     //  A read of its own is under way
+    bool surveying;   //  The surveyor's work is under way
+    bool surveyed;    //  It was so in the last round
     bool read_failed; //  The round's
 
     bool stale;      //  Pages may have changed behind our back
@@ -238,7 +244,7 @@ s_request_text (const self_t *self, const command_t *command, const page_t *page
         return strdup (command->reason);
     if (command->action == COMMAND_EDIT)
         return swap_form_html (self->site, command);
-    if (command->action == COMMAND_FIND)
+    if (command->action == COMMAND_RANK)
         return swap_delete_html (self->site, command);
     return strdup (page ? page->html : "");
 }
@@ -249,7 +255,7 @@ s_answer_request (self_t *self, const command_t *command)
     bool list = command->code == COMMAND_OK && command->action == COMMAND_LIST;
     const page_t *page = list ? s_page (self, command->page) : NULL;
     int64_t number = page ? page->number : 0;
-    if (command->code == COMMAND_OK && command->action == COMMAND_FIND)
+    if (command->code == COMMAND_OK && command->action == COMMAND_RANK)
         number = command->newer / site_settings (self->site)->board_page_size + 1;
     char *text = s_request_text (self, command, page);
     zsock_send (self->commands, "f8s8888s", command->requester, command->sequence,
@@ -289,6 +295,27 @@ s_send_away (self_t *self, const command_t *command)
                       connections_farewell (FRAME_CLOSE_TRY_LATER, "not known whether saved"));
 }
 
+//  A message was found. Which page it is on takes another question, which the index makes a small one:
+//  the command goes on as that.
+
+static void
+s_rank (self_t *self, command_t *found)
+{
+    page_index_key_t key = {found->created_at, found->id};
+    page_index_place_t place = surveyor_find_key (self->surveyor, key);
+    command_t *command = command_new_own (COMMAND_RANK, found->id);
+    command->created_at = found->created_at;
+    command->start = place.start;
+    command->newer = place.before;
+    command->sequence = found->sequence;
+    command->author = found->author;
+    command->text = found->text;
+    command->requester = found->requester;
+    found->author = found->text = NULL;
+    found->requester = NULL;
+    zlistx_add_end (self->waiting, command);
+}
+
 //  Ends a command that PostgreSQL has seen.
 
 static void
@@ -296,6 +323,8 @@ s_end_command (self_t *self, command_t *command)
 {
     if (command->unsettled)
         s_send_away (self, command);
+    else if (command->action == COMMAND_FIND && command->code == COMMAND_OK)
+        s_rank (self, command);
     else
         s_answer (self, command);
 }
@@ -411,12 +440,10 @@ s_want_pages (self_t *self)
     s_want_asked (self);
 }
 
-//  Queues the read of what is wanted; returns how many results will come.
-
-static int
-s_send_pages (self_t *self)
+static int64_t
+s_page_size (const self_t *self)
 {
-    return pages_send (self->pages, self->postgres, site_settings (self->site)->board_page_size);
+    return site_settings (self->site)->board_page_size;
 }
 
 //  Queues it as a transaction of its own, if anything is wanted.
@@ -426,7 +453,7 @@ s_send_read (self_t *self)
 {
     self->reading = pages_wanted (self->pages);
     if (self->reading) {
-        s_send_pages (self);
+        pages_send (self->pages, self->postgres, s_page_size (self), false);
         postgres_sync (self->postgres);
     }
 }
@@ -460,7 +487,7 @@ static void
 s_publish_changed (self_t *self)
 {
     int64_t count = pages_count (self->pages);
-    bool moved = viewers_clamp (self->viewers, count);
+    bool moved = pages_are_counted (self->pages) && viewers_clamp (self->viewers, count);
     page_t *last = moved ? pages_find (self->pages, count) : NULL;
     if (moved && !last)
         pages_show_anew (self->pages, count);
@@ -482,7 +509,7 @@ s_publish_changed (self_t *self)
 static bool
 s_round_under_way (const self_t *self)
 {
-    return self->batch || self->reading;
+    return self->batch || self->reading || self->surveying;
 }
 
 static void
@@ -512,19 +539,25 @@ s_finish_round (self_t *self)
     s_start_round (self);
 }
 
-//  Closes the batch's transaction, with the read in it, or behind it, if it is the last one.
+//  Closes the batch's transaction. Pages are read in it, if it is the last one and they are near; where
+//  others are wanted, the surveyor has to know first what the batch has written.
 
 static void
 s_close_batch (self_t *self)
 {
     bool last = self->state == BATCH_DONE || batch_sent_all (self->batch);
+    bool open = self->state == BATCH_UNDERWAY;
     if (last)
         s_want_pages (self);
-    bool inside = last && self->state == BATCH_UNDERWAY && pages_wanted (self->pages) &&
-                  pages_are_near (self->pages);
-    if (self->state == BATCH_UNDERWAY)
-        batch_sync (self->batch, self->postgres, inside ? s_send_pages (self) : 0);
-    if (last && !inside)
+    self->inside = last && open && pages_wanted (self->pages) &&
+                   pages_are_near (self->pages, s_page_size (self));
+    self->reads_later = open && last && !self->inside && batch_writes (self->batch);
+    int reads = self->inside ? pages_send (self->pages, self->postgres, s_page_size (self),
+                                           batch_writes (self->batch))
+                             : 0;
+    if (open)
+        batch_sync (self->batch, self->postgres, reads);
+    if (last && !self->inside && !self->reads_later)
         s_send_read (self);
     postgres_flush (self->postgres);
     if (self->state == BATCH_DONE && !self->reading && postgres_is_up (self->postgres))
@@ -570,13 +603,22 @@ s_fill (self_t *self, batch_t **batch_p)
     return batch_send (*batch_p, self->postgres);
 }
 
-//  Sends the commands that wait behind the round under way. Not while that is sent one by one.
+//  Whether the next round is the surveyor's: each second one may be.
+
+static bool
+s_is_surveyors_turn (const self_t *self)
+{
+    return !self->surveyed && self->retry < 0 && surveyor_is_due (self->surveyor);
+}
+
+//  Sends the commands that wait behind the round under way, unless something of that is to be sent yet, or
+//  the surveyor comes first.
 
 static void
 s_send_ahead (self_t *self)
 {
-    bool sent_all = !self->batch || batch_sent_all (self->batch);
-    if (!sent_all || zlistx_size (self->waiting) == 0)
+    bool sent_all = (!self->batch || batch_sent_all (self->batch)) && !self->reads_later;
+    if (!sent_all || s_is_surveyors_turn (self) || zlistx_size (self->waiting) == 0)
         return;
     s_fill (self, &self->next);
     postgres_flush (self->postgres);
@@ -590,7 +632,7 @@ s_fill_batch (self_t *self)
     self->batch = self->next;
     self->next = NULL;
     self->state = BATCH_DONE;
-    self->counted = false;
+    self->inside = self->expected = self->reads_later = false;
     if (self->batch || zlistx_size (self->waiting) > 0)
         self->state = s_fill (self, &self->batch);
 }
@@ -624,7 +666,7 @@ static void
 s_send_again (self_t *self)
 {
     s_take_back_next (self);
-    self->counted = false;
+    self->inside = self->expected = self->reads_later = false;
     self->state = batch_send (self->batch, self->postgres);
     s_close_batch (self);
 }
@@ -645,6 +687,36 @@ s_pause_commands (self_t *self, bool paused)
         zloop_reader (self->loop, self->commands, s_handle_commands, self);
 }
 
+//  A round of the surveyor's; the commands that wait come behind it.
+
+static void
+s_start_survey (self_t *self)
+{
+    self->surveying = self->surveyed = true;
+    self->round_ms = zclock_mono ();
+    surveyor_send (self->surveyor, self->postgres);
+    s_send_ahead (self);
+    postgres_flush (self->postgres);
+}
+
+//  A batch, with the pages that it changes, or only those.
+
+static void
+s_start_batch (self_t *self)
+{
+    s_fill_batch (self);
+    bool deep = self->deep_stale && zclock_mono () >= self->deep_ms;
+    if (self->batch || ((self->stale || deep) && self->retry < 0)) {
+        self->surveyed = false;
+        self->round++;
+        self->round_ms = zclock_mono ();
+        self->read_failed = false;
+        s_close_batch (self);
+    }
+    else if (surveyor_is_due (self->surveyor) && self->retry < 0)
+        s_start_survey (self);
+}
+
 //  Sends what waits, and starts a round when there is a reason for one and none is under way.
 
 static void
@@ -653,16 +725,10 @@ s_start_round (self_t *self)
     bool up = postgres_is_up (self->postgres);
     if (up && s_round_under_way (self))
         s_send_ahead (self);
-    else if (up) {
-        s_fill_batch (self);
-        bool deep = self->deep_stale && zclock_mono () >= self->deep_ms;
-        if (self->batch || ((self->stale || deep) && self->retry < 0)) {
-            self->round++;
-            self->round_ms = zclock_mono ();
-            self->read_failed = false;
-            s_close_batch (self);
-        }
-    }
+    else if (up && !self->next && s_is_surveyors_turn (self))
+        s_start_survey (self);
+    else if (up)
+        s_start_batch (self);
     s_pause_commands (self, zlistx_size (self->waiting) >= DATABASE_QUEUE);
     s_report_drained (self);
 }
@@ -681,7 +747,8 @@ s_handle_up (void *arg)
     metrics_set (METRICS_DATABASE_UP, 1);
     self->away = false;
     self->stale = true; //  Announcements may have been missed
-    pages_recount (self->pages);
+    self->surveyed = false;
+    surveyor_lose (self->surveyor);
     if (self->batch)
         s_send_again (self); //  It was in doubt
     else
@@ -728,7 +795,7 @@ s_handle_deadline (zloop_t *loop, int timer, void *arg)
 static void
 s_break_round (self_t *self)
 {
-    self->reading = false;
+    self->reading = self->surveying = false;
     self->void_syncs = 0;
     pages_break (self->pages);
     if (self->next)
@@ -770,21 +837,35 @@ s_handle_down (void *arg, const char *reason)
     s_report_drained (self);
 }
 
-//  The batch is done: the count of messages follows.
+//  Tells the pages what the batch adds and deletes, before it is committed.
 
 static void
-s_count_batch (self_t *self)
+s_expect (self_t *self)
 {
     int64_t messages = 0;
     for (size_t index = 0; index < batch_size (self->batch); index++) {
         const command_t *command = batch_command (self->batch, index);
-        if (command->code != COMMAND_OK)
-            continue;
-        messages += command->stored;
-        messages -= command->deleted;
+        if (command->code == COMMAND_OK)
+            messages += command->stored - command->deleted;
     }
-    pages_count_more (self->pages, messages);
-    self->counted = true;
+    pages_expect (self->pages, messages);
+    self->expected = true;
+}
+
+//  The batch is committed: the surveyor is to know of what it added and deleted.
+
+static void
+s_count_batch (self_t *self)
+{
+    for (size_t index = 0; index < batch_size (self->batch); index++) {
+        const command_t *command = batch_command (self->batch, index);
+        page_index_key_t key = {command->created_at, command->id};
+        if (command->code == COMMAND_OK && command->stored)
+            surveyor_add (self->surveyor, key);
+        if (command->code == COMMAND_OK && command->deleted)
+            surveyor_remove (self->surveyor, key);
+    }
+    pages_expect (self->pages, 0);
 }
 
 //  What is wanted has been read, or is not to be had.
@@ -824,20 +905,22 @@ s_retry_batch (self_t *self)
 static void
 s_finish_batch (self_t *self)
 {
-    bool read = self->counted; //  A read inside of the transaction has come, and counted before
-    if (!read)
-        s_count_batch (self);
+    s_count_batch (self);
     if (self->reading)
         return;
-    if (read)
+    if (self->inside) {
         s_finish_read (self);
-    else { //  It was sent singly
-        s_want_pages (self);
-        s_send_read (self);
-        postgres_flush (self->postgres);
-        if (!self->reading && postgres_is_up (self->postgres))
-            s_finish_round (self);
+        return;
     }
+    if (!self->reads_later) //  It was sent singly
+        s_want_pages (self);
+    self->reads_later = false;
+    s_send_read (self);
+    postgres_flush (self->postgres);
+    if (self->reading)
+        s_send_ahead (self);
+    else if (postgres_is_up (self->postgres))
+        s_finish_round (self);
 }
 
 static void
@@ -846,8 +929,8 @@ s_take_batch_result (self_t *self, PGresult *result)
     bool read = batch_expects_read (self->batch);
     self->state = batch_take (self->batch, result);
     if (read) {
-        if (!self->counted)
-            s_count_batch (self);
+        if (!self->expected)
+            s_expect (self);
         pages_take (self->pages, self->site, result);
     }
     else
@@ -874,6 +957,27 @@ s_take_read_result (self_t *self, PGresult *result)
         s_finish_read (self);
 }
 
+//  Takes what the surveyor asked for. What it found out may change how many pages there are; when that
+//  fails, so does reading, and it is tried again with that.
+
+static void
+s_take_survey_result (self_t *self, PGresult *result)
+{
+    bool sure = surveyor_is_sure (self->surveyor);
+    int64_t messages = surveyor_messages (self->surveyor);
+    int rc = surveyor_take (self->surveyor, result);
+    bool done = PQresultStatus (result) == PGRES_PIPELINE_SYNC;
+    PQclear (result);
+    self->stale = self->stale || sure != surveyor_is_sure (self->surveyor) ||
+                  messages != surveyor_messages (self->surveyor);
+    if (rc != 0 && self->retry < 0)
+        self->retry = zloop_timer (self->loop, RETRY_MS, 1, s_handle_timer, self);
+    if (done) {
+        self->surveying = false;
+        s_start_round (self);
+    }
+}
+
 static void
 s_handle_result (void *arg, PGresult *result)
 {
@@ -882,24 +986,22 @@ s_handle_result (void *arg, PGresult *result)
         self->void_syncs -= PQresultStatus (result) == PGRES_PIPELINE_SYNC;
         PQclear (result);
     }
+    else if (self->surveying)
+        s_take_survey_result (self, result);
     else if (self->state == BATCH_UNDERWAY)
         s_take_batch_result (self, result);
     else
         s_take_read_result (self, result);
 }
 
-//  Somebody else has written. What he did not add or delete needs no new count.
+//  Somebody else has written, or a word of the surveyor's has come back.
 
 static void
 s_handle_notification (void *arg, const char *payload)
 {
     self_t *self = (self_t *) arg;
-    size_t length = strlen (self->origin);
-    if (strncmp (payload, self->origin, length) == 0 && payload[length] == ' ')
-        return; //  Our own
-    if (!strstr (payload, " UPDATE "))
-        pages_recount (self->pages);
-    self->stale = true;
+    if (surveyor_hear (self->surveyor, self->origin, payload))
+        self->stale = true;
     s_start_round (self);
 }
 
@@ -1065,8 +1167,7 @@ s_handle_pipe (zloop_t *loop, zsock_t *reader, void *arg)
     if (streq (command, "SITE")) {
         site_destroy (&self->site);
         self->site = (site_t *) site;
-        pages_recount (self->pages); //  Templates and page size may be others
-        self->stale = true;
+        self->stale = true; //  Templates and page size may be others
         s_start_round (self);
     }
     else if (streq (command, "DRAIN")) {
@@ -1114,6 +1215,7 @@ s_self_destroy (self_t **self_p)
     zlistx_destroy (&self->waiting);
     viewers_destroy (&self->viewers);
     pages_destroy (&self->pages);
+    surveyor_destroy (&self->surveyor);
     for (int thread = 0; thread <= CONNECTIONS_THREADS_MAX; thread++)
         zchunk_destroy (&self->answers[thread]);
     site_destroy (&self->site);
@@ -1143,7 +1245,7 @@ static int
 s_prepare_schema (const self_t *self, char **error_p)
 {
     PGconn *connection = postgres_connect_blocking (self->url, self->limits.connect_ms, error_p);
-    int rc = connection ? schema_upgrade (connection, error_p) : -1;
+    int rc = connection ? schema_upgrade (connection, self->url, error_p) : -1;
     PQfinish (connection);
     return rc;
 }
@@ -1159,11 +1261,11 @@ s_free_command (void **command_p)
 static postgres_statement_t *
 s_statements_new (void)
 {
-    const postgres_statement_t *lists[] = {batch_statements, pages_statements};
+    const postgres_statement_t *lists[] = {batch_statements, pages_statements, surveyor_statements};
     postgres_statement_t *statements = (postgres_statement_t *) zmalloc (
         STATEMENTS_MAX * sizeof (postgres_statement_t));
     size_t count = 0;
-    for (size_t list = 0; list < 2; list++)
+    for (size_t list = 0; list < 3; list++)
         for (const postgres_statement_t *next = lists[list]; next->name; next++) {
             assert (count < STATEMENTS_MAX - 1);
             statements[count++] = *next;
@@ -1189,7 +1291,8 @@ s_self_new (zsock_t *pipe, const arguments_t *arguments)
     self->stale = true;
     self->state = BATCH_DONE;
     self->viewers = viewers_new ();
-    self->pages = pages_new ();
+    self->surveyor = surveyor_new ();
+    self->pages = pages_new (self->surveyor);
     self->waiting = zlistx_new ();
     zlistx_set_destructor (self->waiting, s_free_command);
     zuuid_t *uuid = zuuid_new ();

@@ -26,6 +26,11 @@ static const struct {
     [METRICS_DATABASE_UP] = {"database_up", "Whether the connection to PostgreSQL stands."},
     [METRICS_DATABASE_RECONNECTS] = {"database_reconnects_total",
                                      "Connections to PostgreSQL made after the first one."},
+    [METRICS_INDEX_MESSAGES] = {"page_index_messages",
+                                "Messages on the board; -1 while they are counted."},
+    [METRICS_INDEX_BYTES] = {"page_index_bytes", "Memory of the page index."},
+    [METRICS_INDEX_REBUILDS] = {"page_index_rebuilds_total",
+                                "Times that all messages had to be counted anew."},
     [METRICS_REQUESTS] = {"http_requests_total", "HTTP requests."},
 };
 

@@ -24,7 +24,10 @@ typedef enum {
     METRICS_BYTES_SENT,  //  Bytes of these
     METRICS_DATABASE_UP, //  Gauge: 1 while the connection to PostgreSQL stands
     METRICS_DATABASE_RECONNECTS,
-    METRICS_REQUESTS, //  HTTP requests
+    METRICS_INDEX_MESSAGES, //  Gauge: messages on the board; -1 while they are counted
+    METRICS_INDEX_BYTES,    //  Gauge: memory of the page index
+    METRICS_INDEX_REBUILDS, //  Times that it was in doubt as a whole
+    METRICS_REQUESTS,       //  HTTP requests
     METRICS_COUNT
 } metrics_t;
 

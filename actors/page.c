@@ -7,21 +7,20 @@
 #include "actors/page.h"
 #include "actors/scratch.h"
 #include "actors/swap.h"
+#include "actors/timestamp.h"
 
 enum { COLUMN_PAGE, COLUMN_ID, COLUMN_AUTHOR, COLUMN_TEXT, COLUMN_CREATED_AT };
 
-//  created_at travels as seconds since 1970 with a fraction, for us to format: to_char () would take
-//  PostgreSQL longer than all the rest of the query
-#define EPOCH "extract(epoch FROM created_at)"
+const char page_query[] = "SELECT page, id, author, text, " TIMESTAMP_EPOCH (
+    "created_at") " FROM unnest($1::bigint[], $2::timestamptz[], $3::bigint[], $4::bigint[])"
+                  " AS wanted (page, start, start_id, skip),"
+                  " LATERAL (SELECT id, author, text, created_at FROM messages"
+                  " WHERE (created_at, id) <= (start, start_id)"
+                  " ORDER BY created_at DESC, id DESC LIMIT $5 OFFSET skip) AS shown"
+                  " ORDER BY page DESC, created_at DESC, id DESC";
 
-const char page_query[] =
-    "SELECT page, id, author, text, " EPOCH
-    " FROM unnest($1::bigint[]) AS page, LATERAL (SELECT id, author, text, created_at"
-    " FROM messages ORDER BY created_at DESC, id DESC LIMIT $2 OFFSET (page - 1) * $2) AS shown"
-    " ORDER BY page DESC, created_at DESC, id DESC";
-
-const char page_first_query[] = "SELECT 1, id, author, text, " EPOCH
-                                " FROM messages ORDER BY created_at DESC, id DESC LIMIT $1::bigint";
+const char page_first_query[] = "SELECT 1, id, author, text, " TIMESTAMP_EPOCH (
+    "created_at") " FROM messages ORDER BY created_at DESC, id DESC LIMIT $1::bigint";
 
 int64_t
 page_row_number (const PGresult *result, int row)
@@ -29,7 +28,7 @@ page_row_number (const PGresult *result, int row)
     return strtoll (PQgetvalue (result, row, COLUMN_PAGE), NULL, 10);
 }
 
-//  Formats a time for machines (ISO 8601) and for people; the time is as EPOCH gives it. PostgreSQL
+//  Formats a time for machines (ISO 8601) and for people; the time is as TIMESTAMP_EPOCH gives it. PostgreSQL
 //  has times that no calendar has, such as infinity: they are shown as they are.
 
 static void
@@ -99,8 +98,20 @@ s_hash (const char *text)
     return hash;
 }
 
+static void
+s_keep_keys (page_t *self, const PGresult *result, int row, int end)
+{
+    self->size = (size_t) (end - row);
+    self->keys = (page_index_key_t *) zmalloc ((self->size + 1) * sizeof (page_index_key_t));
+    for (size_t index = 0; row < end; row++, index++) {
+        self->keys[index].created_at = timestamp_read (PQgetvalue (result, row, COLUMN_CREATED_AT));
+        self->keys[index].id = strtoll (PQgetvalue (result, row, COLUMN_ID), NULL, 10);
+    }
+}
+
 page_t *
-page_new (const site_t *site, int64_t number, int64_t pages, const PGresult *result, int *row_p)
+page_new (const site_t *site, int64_t number, int64_t pages, int64_t size, const PGresult *result,
+          int *row_p)
 {
     page_t *self = (page_t *) zmalloc (sizeof (page_t));
     self->number = number;
@@ -108,7 +119,9 @@ page_new (const site_t *site, int64_t number, int64_t pages, const PGresult *res
     int end = *row_p;
     while (end < PQntuples (result) && page_row_number (result, end) == number)
         end++;
-    json_t *data = s_data (self, result, *row_p, end);
+    s_keep_keys (self, result, *row_p, end);
+    int shown = end - *row_p < size ? end : *row_p + (int) size;
+    json_t *data = s_data (self, result, *row_p, shown);
     *row_p = end;
     if (data) {
         self->html = mustache_render (site_templates (site), "list.html", data, NULL);
@@ -129,6 +142,7 @@ page_destroy (page_t **self_p)
         page_t *self = *self_p;
         zstr_free (&self->html);
         zframe_destroy (&self->frame);
+        freen (self->keys);
         freen (*self_p);
     }
 }
@@ -161,24 +175,31 @@ s_test_pages (const site_t *site)
     PGresult *result = s_result_new (rows, 3);
     int row = 0;
     assert (page_row_number (result, row) == 2);
-    page_t *last = page_new (site, 2, 2, result, &row);
+    page_t *last = page_new (site, 2, 2, 10, result, &row);
     assert (last && row == 1 && last->number == 2 && last->pages == 2);
+    assert (last->size == 1 && last->keys[0].id == 1);
+    assert (last->keys[0].created_at == 848930592000125);
     assert (strstr (last->html, "&lt;b&gt;first&lt;/b&gt;"));
     assert (strstr (last->html, "2026-11-25T14:03:12.000125Z"));
     assert (strstr (last->html, "25 Nov 2026, 14:03 UTC"));
     assert (strstr (last->html, "messages__previous-page"));
     assert (!strstr (last->html, "messages__next-page"));
 
-    page_t *first = page_new (site, 1, 2, result, &row);
+    page_t *first = page_new (site, 1, 2, 10, result, &row);
     assert (first && row == 3 && first->number == 1);
     assert (strstr (first->html, "id=\"message--3\"") && strstr (first->html, "id=\"message--2\""));
     assert (first->etag != last->etag);
 
     row = 1;
-    page_t *again = page_new (site, 1, 2, result, &row); //  The same rows have the same etag
+    page_t *again = page_new (site, 1, 2, 10, result, &row); //  The same rows have the same etag
     assert (again->etag == first->etag);
+    row = 1;
+    page_t *small = page_new (site, 1, 2, 1, result, &row); //  The message behind it is only a key
+    assert (small && row == 3 && small->size == 2 && small->keys[1].id == 2);
+    assert (!strstr (small->html, "message--2"));
+    page_destroy (&small);
 
-    page_t *empty = page_new (site, 1, 0, result, &row); //  No row is left
+    page_t *empty = page_new (site, 1, 0, 10, result, &row); //  No row is left
     assert (empty && row == 3 && empty->number == 1 && empty->pages == 1);
     assert (!strstr (empty->html, "paginator") && !strstr (empty->html, "<article"));
     page_destroy (&empty);

@@ -8,14 +8,17 @@
 #include <czmq.h>
 #include <libpq-fe.h>
 
+#include "actors/page_index.h"
 #include "config/site.h"
 
 typedef struct {
-    int64_t number;  //  From 1 on
-    int64_t pages;   //  How many there were when it was read, at least 1
-    uint64_t etag;   //  A hash of the HTML: the same on each server that shows the same
-    char *html;      //  Of the inside of #messages__list; owned
-    zframe_t *frame; //  That swaps it in; owned
+    int64_t number;         //  From 1 on
+    int64_t pages;          //  How many there were when it was read, at least 1
+    uint64_t etag;          //  A hash of the HTML: the same on each server that shows the same
+    char *html;             //  Of the inside of #messages__list; owned
+    zframe_t *frame;        //  That swaps it in; owned
+    page_index_key_t *keys; //  Of its messages, and of the one behind them, in order; owned
+    size_t size;            //  How many these are
 
     uint64_t version;    //  Of the board that it shows (pages)
     uint64_t shown_etag; //  Of the state that viewers were shown last (pages); 0: none
@@ -23,21 +26,23 @@ typedef struct {
     uint64_t round;      //  Of the database actor, in which it was published; 0: never
 } page_t;
 
-//  The query for page_new (): $1 the pages wanted, a bigint array; $2 the messages on a page. Its
-//  rows are the messages of each page wanted, the last page first; a page past the end has none.
+//  The query for page_new (): $1 the pages wanted, an array as the next three are; $2 and $3 the
+//  created_at and id where the scan for each begins, $4 how many messages it skips from there; $5 how
+//  many messages it takes: one more than are on a page. Its rows are those of each page wanted, the last
+//  page first; a page past the end has none.
 extern const char page_query[];
 
-//  The same for page 1 alone, by far the most frequent case: $1 the messages on a page. PostgreSQL
+//  The same for page 1 alone, by far the most frequent case: $1 how many messages it takes. PostgreSQL
 //  needs 8 µs for it behind an insert, and 27 µs for the general one.
 extern const char page_first_query[];
 
 //  The page that a row of the result belongs to.
 int64_t page_row_number (const PGresult *result, int row);
 
-//  Makes a page, one of so many, of the rows from *row_p on that belong to it, perhaps none, and
-//  moves *row_p behind them. Returns NULL when memory is out; caller owns it.
-page_t *page_new (const site_t *site, int64_t number, int64_t pages, const PGresult *result,
-                  int *row_p);
+//  Makes a page of size messages, one of so many pages, of the rows from *row_p on that belong to it,
+//  perhaps none, and moves *row_p behind them. Returns NULL when memory is out; caller owns it.
+page_t *page_new (const site_t *site, int64_t number, int64_t pages, int64_t size,
+                  const PGresult *result, int *row_p);
 
 void page_destroy (page_t **self_p);
 

@@ -641,12 +641,19 @@ page_index_doubt_all (page_index_t *self)
 }
 
 bool
+page_index_wants_walk (const page_index_t *self)
+{
+    assert (self);
+    return !self->walking && s_first_to_walk (self);
+}
+
+bool
 page_index_walk (page_index_t *self, page_index_walk_t *walk)
 {
     assert (self && walk);
-    const block_t *block = self->walking ? NULL : s_first_to_walk (self);
-    if (!block)
+    if (!page_index_wants_walk (self))
         return false;
+    const block_t *block = s_first_to_walk (self);
     self->walk.from = block->start;
     bool doubtful = block->doubtful;
     block = s_next (self, block);

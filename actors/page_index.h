@@ -117,6 +117,9 @@ void page_index_doubt_all (page_index_t *self);
 //  Returns false when there is nothing, or a walk is under way.
 bool page_index_walk (page_index_t *self, page_index_walk_t *walk);
 
+//  Whether page_index_walk () would tell of one.
+bool page_index_wants_walk (const page_index_t *self);
+
 //  Takes what the walk found; that of a void one is ignored. Returns -1, and the range is to be
 //  walked again, when it makes no sense, such as keys out of order.
 int page_index_walked (page_index_t *self, const page_index_walked_t *walked);

@@ -2,18 +2,21 @@
 //  pages out of date at once, without a walk through them. One that is out of date stays, to tell
 //  whether what is read in its place differs, and to be shown while PostgreSQL is away.
 //
-//  Pages are numbered from the newest message on, and how many there are follows from the count of
-//  messages, which we keep. What is wanted is asked for by number, as far as the count allows. When
-//  the answer does not fit the count (a page below the last one without a row), somebody else has
-//  deleted: the messages are counted anew and everything is read again, ATTEMPTS_MAX times at most.
+//  Pages are numbered from the newest message on. The surveyor tells where the scan for a page begins, and
+//  how many messages it skips from there: few, or without the surveyor's help, as many as are before the
+//  page. How many messages there are may be a guess for a while. When the answer does not fit it (a
+//  page below the last one without a row), PostgreSQL counts them, once, and everything is read again without
+//  that help; ATTEMPTS_MAX times at most.
 
 #include "actors/pages.h"
 #include "actors/scratch.h"
 #include "actors/table.h"
+#include "actors/timestamp.h"
 
-#define ATTEMPTS_MAX 5
-#define NEAR_PAGES   20
-#define PAGES_MAX    4096 //  Kept though nobody looks at them
+#define ATTEMPTS_MAX  5
+#define NEAR_PAGES    20
+#define NEAR_MESSAGES 1000
+#define PAGES_MAX     4096 //  Kept though nobody looks at them
 
 const postgres_statement_t pages_statements[] = {
     {"count", "SELECT count(*) FROM messages"},
@@ -31,10 +34,11 @@ typedef struct {
 } numbers_t;
 
 struct pages {
-    zhashx_t *table;   //  Of page_t by number; owned
-    zlistx_t *fresh;   //  Of page_t, read in a transaction that may still be void; owned
-    int64_t messages;  //  On the board, as last counted; -1: never
-    bool recount;      //  The next read has to count them
+    zhashx_t *table;      //  Of page_t by number; owned
+    zlistx_t *fresh;      //  Of page_t, read in a transaction that may still be void; owned
+    surveyor_t *surveyor; //  Borrowed
+    int64_t more;         //  Messages than the surveyor knows of
+    int64_t counted; //  Messages, by PostgreSQL, in this version of the board; -1: it was not asked
     int64_t page_size; //  As of the last read
     uint64_t version;  //  Of the board
     numbers_t wanted;  //  As they were asked for
@@ -42,7 +46,9 @@ struct pages {
     numbers_t read;    //  And not looked at by pages_next_changed ()
     int attempts;      //  To read what is wanted
     bool counting;     //  The next result is a count
+    bool plain;        //  Scans begin at the newest message
     bool unfit;        //  What was read does not fit the count
+    uint64_t heard;    //  What the surveyor had heard when it was asked for
     char error[512];   //  PostgreSQL's; "": none
 };
 
@@ -80,13 +86,14 @@ s_numbers_sort (numbers_t *self)
 }
 
 pages_t *
-pages_new (void)
+pages_new (surveyor_t *surveyor)
 {
     pages_t *self = (pages_t *) zmalloc (sizeof (pages_t));
+    self->surveyor = surveyor;
     self->table = table_new ((zhashx_destructor_fn *) page_destroy);
     self->fresh = zlistx_new ();
     zlistx_set_destructor (self->fresh, (zlistx_destructor_fn *) page_destroy);
-    self->messages = -1;
+    self->counted = -1;
     self->page_size = 1;
     self->version = 1;
     return self;
@@ -108,21 +115,41 @@ pages_destroy (pages_t **self_p)
     }
 }
 
+//  How many messages there are, as far as we know; -1: not at all.
+
+static int64_t
+s_messages (const pages_t *self)
+{
+    if (self->counted >= 0)
+        return self->counted;
+    int64_t messages = surveyor_messages (self->surveyor);
+    if (messages < 0)
+        return -1;
+    return messages + self->more > 0 ? messages + self->more : 0;
+}
+
 int64_t
 pages_count (const pages_t *self)
 {
-    if (self->messages < 0)
+    int64_t messages = s_messages (self);
+    if (messages < 0)
         return 0;
-    return self->messages == 0 ? 1 : (self->messages + self->page_size - 1) / self->page_size;
+    return messages == 0 ? 1 : (messages + self->page_size - 1) / self->page_size;
 }
 
-//  A page past the end is the last one, as far as we know the end.
+bool
+pages_are_counted (const pages_t *self)
+{
+    return self->counted >= 0 || surveyor_is_sure (self->surveyor);
+}
+
+//  A page past the end is the last one, if we know the end.
 
 static int64_t
 s_clamp (const pages_t *self, int64_t number)
 {
-    int64_t count = pages_count (self);
-    return count > 0 && number > count ? count : number;
+    int64_t count = pages_are_counted (self) ? pages_count (self) : number;
+    return number > count ? count : number;
 }
 
 page_t *
@@ -143,25 +170,13 @@ void
 pages_outdate (pages_t *self)
 {
     self->version++;
+    self->counted = -1;
 }
 
 void
-pages_count_more (pages_t *self, int64_t messages)
+pages_expect (pages_t *self, int64_t messages)
 {
-    if (self->messages < 0)
-        return;
-    self->messages += messages;
-    if (self->messages < 0) { //  It was wrong
-        self->messages = 0;
-        self->recount = true;
-    }
-}
-
-void
-pages_recount (pages_t *self)
-{
-    self->version++;
-    self->recount = true;
+    self->more = messages;
 }
 
 void
@@ -180,30 +195,18 @@ pages_wanted (const pages_t *self)
 //  ------------------------------------------------------------------------
 //  Reading
 
-//  The numbers as a PostgreSQL array literal; caller frees.
-
-static char *
-s_literal (const numbers_t *numbers)
-{
-    char *literal = (char *) zmalloc (numbers->size * 21 + 3);
-    size_t length = 0;
-    for (size_t index = 0; index < numbers->size; index++)
-        length += (size_t) sprintf (literal + length, "%c%" PRId64, index ? ',' : '{',
-                                    numbers->numbers[index]);
-    literal[length] = '}';
-    return literal;
-}
-
 //  Decides what to ask for.
 
 static void
-s_prepare (pages_t *self)
+s_prepare (pages_t *self, bool after_writes)
 {
+    bool unfit = self->unfit;
     self->attempts++;
     self->unfit = false;
     *self->error = 0;
-    self->counting = self->recount || self->messages < 0;
-    self->recount = false; //  What is changed from here on asks for the next one
+    self->counting = unfit || surveyor_messages (self->surveyor) < 0;
+    self->plain = unfit || after_writes;
+    self->heard = surveyor_heard (self->surveyor);
     self->asked.size = 0;
     for (size_t index = 0; index < self->wanted.size; index++) {
         int64_t number = self->wanted.numbers[index];
@@ -212,22 +215,68 @@ s_prepare (pages_t *self)
     s_numbers_sort (&self->asked);
 }
 
+//  Where the scan for a page begins, and how many messages it skips. A page whose number is beyond all
+//  bounds has none.
+
+static page_index_key_t
+s_place (const pages_t *self, int64_t number, int64_t *skip)
+{
+    int64_t rank = number - 1 > INT64_MAX / self->page_size ? INT64_MAX
+                                                            : (number - 1) * self->page_size;
+    page_index_place_t place = {PAGE_INDEX_NEWEST, 0};
+    if (!self->plain)
+        place = surveyor_find (self->surveyor, rank);
+    *skip = rank - place.before;
+    return place.start;
+}
+
+//  The arrays that the query wants, as PostgreSQL writes them
+enum { NUMBERS, STARTS, IDS, SKIPS, ARRAYS };
+
+static void
+s_send_query (pages_t *self, postgres_t *postgres, const char *size)
+{
+    size_t count = self->asked.size;
+    size_t length[ARRAYS] = {0};
+    char *arrays[ARRAYS + 1];
+    for (size_t array = 0; array < ARRAYS; array++)
+        arrays[array] = (char *) zmalloc (count * (TIMESTAMP_SIZE + 4) + 3);
+    for (size_t index = 0; index < count; index++) {
+        int64_t skip;
+        char start[TIMESTAMP_SIZE];
+        page_index_key_t key = s_place (self, self->asked.numbers[index], &skip);
+        timestamp_print (key.created_at, start);
+        char comma = index ? ',' : '{';
+        const int64_t values[] = {self->asked.numbers[index], 0, key.id, skip};
+        for (size_t array = 0; array < ARRAYS; array++)
+            length[array] += (size_t) (array == STARTS
+                                           ? sprintf (arrays[array] + length[array], "%c\"%s\"",
+                                                      comma, start)
+                                           : sprintf (arrays[array] + length[array], "%c%" PRId64,
+                                                      comma, values[array]));
+    }
+    for (size_t array = 0; array < ARRAYS; array++)
+        arrays[array][length[array]] = '}';
+    arrays[ARRAYS] = (char *) size;
+    postgres_query (postgres, "pages", ARRAYS + 1, (const char *const *) arrays);
+    for (size_t array = 0; array < ARRAYS; array++)
+        freen (arrays[array]);
+}
+
 int
-pages_send (pages_t *self, postgres_t *postgres, int64_t page_size)
+pages_send (pages_t *self, postgres_t *postgres, int64_t page_size, bool after_writes)
 {
     self->page_size = page_size;
-    s_prepare (self);
+    s_prepare (self, after_writes);
     if (self->counting)
         postgres_query (postgres, "count", 0, NULL);
     char size[24];
-    snprintf (size, sizeof (size), "%" PRId64, page_size);
+    snprintf (size, sizeof (size), "%" PRId64,
+              page_size + 1); //  The next one tells the surveyor more
     if (self->asked.size == 1 && self->asked.numbers[0] == 1)
         postgres_query (postgres, "first page", 1, (const char *const[]){size});
-    else {
-        char *numbers = s_literal (&self->asked);
-        postgres_query (postgres, "pages", 2, (const char *const[]){numbers, size});
-        zstr_free (&numbers);
-    }
+    else
+        s_send_query (self, postgres, size);
     return self->counting ? 2 : 1;
 }
 
@@ -252,15 +301,16 @@ static void
 s_take_rows (pages_t *self, const site_t *site, const PGresult *result)
 {
     int64_t count = pages_count (self);
+    bool counted = pages_are_counted (self);
     int row = 0;
     for (size_t index = 0; index < self->asked.size; index++) {
         int64_t number = self->asked.numbers[index];
         bool there = row < PQntuples (result) && page_row_number (result, row) == number;
-        if (!there && number <= count)
-            self->unfit = self->unfit || self->messages > 0;
+        if (!there && (number <= count || !counted) && !(counted && s_messages (self) == 0))
+            self->unfit = true;
         if (!there && number != 1)
             continue;
-        page_t *page = page_new (site, number, count, result, &row);
+        page_t *page = page_new (site, number, count, self->page_size, result, &row);
         if (page)
             zlistx_add_end (self->fresh, page);
         else
@@ -275,7 +325,8 @@ pages_take (pages_t *self, const site_t *site, PGresult *result)
     if (status == PGRES_FATAL_ERROR && !*self->error)
         snprintf (self->error, sizeof (self->error), "%s", PQresultErrorMessage (result));
     else if (status == PGRES_TUPLES_OK && self->counting) {
-        self->messages = strtoll (PQgetvalue (result, 0, 0), NULL, 10);
+        self->counted = strtoll (PQgetvalue (result, 0, 0), NULL, 10);
+        surveyor_counted (self->surveyor, self->counted - self->more);
         self->counting = false;
     }
     else if (status == PGRES_TUPLES_OK)
@@ -288,38 +339,55 @@ pages_break (pages_t *self)
 {
     zlistx_purge (self->fresh);
     self->attempts = 0;
+    self->more = 0;
+    self->unfit = false;
     self->wanted.size = 0;
-    pages_recount (self);
+    pages_outdate (self);
 }
 
 bool
-pages_are_near (const pages_t *self)
+pages_are_near (const pages_t *self, int64_t page_size)
 {
-    for (size_t index = 0; index < self->wanted.size; index++)
-        if (self->wanted.numbers[index] > NEAR_PAGES)
+    for (size_t index = 0; index < self->wanted.size; index++) {
+        int64_t number = s_clamp (self, self->wanted.numbers[index]);
+        if (number > 1 && (number > NEAR_PAGES || number * page_size > NEAR_MESSAGES))
             return false;
+    }
     return self->wanted.size <= NEAR_PAGES;
+}
+
+//  Tells the surveyor of a page that was read, unless it has heard of something meanwhile.
+
+static void
+s_check (const pages_t *self, const page_t *page)
+{
+    if (self->heard == surveyor_heard (self->surveyor))
+        surveyor_check (self->surveyor, (page->number - 1) * self->page_size, page->keys,
+                        page->size, (int64_t) page->size <= self->page_size);
 }
 
 pages_state_t
 pages_finish (pages_t *self)
 {
     page_t *page;
-    while ((page = (page_t *) zlistx_detach (self->fresh, NULL)))
+    while ((page = (page_t *) zlistx_detach (self->fresh, NULL))) {
+        s_check (self, page);
         s_keep (self, page);
+    }
     if (self->unfit)
-        pages_recount (self);
+        pages_outdate (self);
     bool missing = self->unfit;
     for (size_t index = 0; index < self->wanted.size && !missing; index++)
         missing = !pages_find (self, self->wanted.numbers[index]);
     if (!*self->error && missing && self->attempts < ATTEMPTS_MAX)
         return PAGES_AGAIN;
     self->attempts = 0;
+    self->unfit = false;
     self->wanted.size = 0;
     if (missing && !*self->error)
         snprintf (self->error, sizeof (self->error), "the board changes too fast to be read");
     if (*self->error)
-        pages_recount (self);
+        pages_outdate (self);
     return *self->error ? PAGES_FAILED : PAGES_DONE;
 }
 
@@ -413,10 +481,10 @@ s_test_reading (pages_t *self, const site_t *site)
     assert (pages_count (self) == 0 && !pages_find (self, 1));
     pages_want (self, 1);
     pages_want (self, 9);
-    s_prepare (self);
+    s_prepare (self, false);
     pages_state_t state = s_take_all (self, site, "3", (const char *const[]){"1", NULL});
     assert (state == PAGES_AGAIN && pages_count (self) == 3); //  Page 9 is page 3
-    s_prepare (self);
+    s_prepare (self, false);
     state = s_take_all (self, site, NULL, (const char *const[]){"3", "1", NULL});
     assert (state == PAGES_DONE && !pages_wanted (self));
     assert (pages_find (self, 9)->number == 3 && pages_find (self, 1)->pages == 3);
@@ -435,35 +503,40 @@ s_test_unfit (pages_t *self, const site_t *site)
     pages_outdate (self);
     assert (!pages_find (self, 1) && pages_last_known (self, 1));
     pages_want (self, 3);
-    s_prepare (self);
+    s_prepare (self, false);
     pages_state_t state = s_take_all (self, site, NULL, (const char *const[]){NULL});
     assert (state == PAGES_AGAIN);
-    s_prepare (self);
+    s_prepare (self, false);
     state = s_take_all (self, site, "1", (const char *const[]){NULL});
     assert (state == PAGES_AGAIN && pages_count (self) == 1);
-    s_prepare (self);
+    s_prepare (self, false);
     state = s_take_all (self, site, NULL, (const char *const[]){"1", NULL});
     assert (state == PAGES_DONE && pages_next_changed (self)->pages == 1);
     assert (!pages_next_changed (self));
 }
 
-//  Somebody else wrote while a read was under way: what it finds stands, and the next one counts.
+//  While messages are being counted, a page is shown for its rows, whatever the guess says; and what
+//  the transaction under way has added counts.
 
 static void
-s_test_recount_meanwhile (pages_t *self, const site_t *site)
+s_test_guess (pages_t *self, const site_t *site)
 {
+    surveyor_hear (self->surveyor, "us", "- 1 *");
     pages_outdate (self);
+    assert (!pages_are_counted (self) && pages_count (self) == 1);
+    pages_want (self, 5);
     pages_want (self, 1);
-    s_prepare (self);
-    pages_recount (self);
-    pages_state_t state = s_take_all (self, site, NULL, (const char *const[]){"1", NULL});
-    assert (state == PAGES_DONE && pages_count (self) == 1 && pages_find (self, 1)->pages == 1);
-    pages_outdate (self);
-    pages_want (self, 1);
-    s_prepare (self);
-    state = s_take_all (self, site, "2", (const char *const[]){"1", NULL});
-    assert (state == PAGES_DONE && pages_find (self, 1)->pages == 2);
-    pages_count_more (self, -1);
+    s_prepare (self, true);
+    assert (!self->counting && self->plain);
+    pages_expect (self, 1);
+    pages_state_t state = s_take_all (self, site, NULL, (const char *const[]){"5", "1", NULL});
+    assert (state == PAGES_DONE && pages_find (self, 5)->pages == 2);
+    pages_expect (self, 0);
+    surveyor_counted (self->surveyor, 1);
+    assert (pages_find (self, 5)->number == 1);
+    assert (pages_next_changed (self)->number == 5);
+    assert (pages_next_changed (self)->number == 1);
+    assert (!pages_next_changed (self));
 }
 
 //  What is read again as it was has not changed, unless somebody has come to it.
@@ -473,7 +546,7 @@ s_changes (pages_t *self, const site_t *site)
 {
     pages_outdate (self);
     pages_want (self, 1);
-    s_prepare (self);
+    s_prepare (self, false);
     pages_state_t state = s_take_all (self, site, NULL, (const char *const[]){"1", NULL});
     assert (state == PAGES_DONE);
     bool changes = pages_next_changed (self);
@@ -496,22 +569,22 @@ static void
 s_test_empty (pages_t *self, const site_t *site)
 {
     pages_outdate (self);
-    pages_count_more (self, -1);
+    surveyor_counted (self->surveyor, 0);
     pages_want (self, 1);
-    s_prepare (self);
+    s_prepare (self, false);
     pages_state_t state = s_take_all (self, site, NULL, (const char *const[]){NULL});
     assert (state == PAGES_DONE && pages_count (self) == 1);
     assert (!strstr (pages_find (self, 1)->html, "<article"));
 
     pages_outdate (self);
     pages_want (self, 1);
-    s_prepare (self);
-    assert (pages_are_near (self));
+    s_prepare (self, false);
+    assert (pages_are_near (self, 1));
     snprintf (self->error, sizeof (self->error), "no such table"); //  As a failing result sets it
     state = pages_finish (self);
     assert (state == PAGES_FAILED && streq (pages_error (self), "no such table"));
     pages_want (self, 1);
-    s_prepare (self);
+    s_prepare (self, false);
     pages_take (self, site, s_rows_result ((const char *const[]){"1", NULL}));
     pages_break (self); //  The transaction was void: what was read never was
     assert (!strstr (pages_last_known (self, 1)->html, "<article"));
@@ -526,15 +599,17 @@ pages_test (bool verbose)
         printf ("\n");
     site_t *site = scratch_site ();
     viewers_t *viewers = viewers_new ();
-    pages_t *self = pages_new ();
+    surveyor_t *surveyor = surveyor_new ();
+    pages_t *self = pages_new (surveyor);
     s_test_reading (self, site);
     s_test_unfit (self, site);
-    s_test_recount_meanwhile (self, site);
+    s_test_guess (self, site);
     s_test_show_anew (self, site);
     s_test_empty (self, site);
     pages_bound (self, viewers); //  There are few: nothing happens
     pages_destroy (&self);
     pages_destroy (&self);
+    surveyor_destroy (&surveyor);
     viewers_destroy (&viewers);
     site_destroy (&site);
     printf ("OK\n");

@@ -1,8 +1,7 @@
 //  pages - the pages of the board in memory: which are wanted, read, up to date, changed
 //
 //  thread     the database actor's
-//  count      the number of messages is counted once, and then follows what is written; only after
-//             somebody else wrote it is counted again
+//  order      which messages are on a page, and how many pages there are, the surveyor tells
 //  reading    pages_want () some, pages_send (), pages_take () each result, pages_finish (). What was
 //             read may show that others are needed (a page that vanished): then send again
 
@@ -13,6 +12,7 @@
 
 #include "actors/page.h"
 #include "actors/postgres.h"
+#include "actors/surveyor.h"
 #include "actors/viewers.h"
 
 typedef struct pages pages_t;
@@ -26,11 +26,15 @@ typedef enum {
 //  The statements that pages use, for postgres_new ().
 extern const postgres_statement_t pages_statements[];
 
-pages_t *pages_new (void);
+//  The surveyor is borrowed, for as long as the object lives.
+pages_t *pages_new (surveyor_t *surveyor);
 void pages_destroy (pages_t **self_p);
 
 //  How many pages the board has, as far as we know; 0: not counted yet.
 int64_t pages_count (const pages_t *self);
+
+//  Whether that is so for certain.
+bool pages_are_counted (const pages_t *self);
 
 //  The page, one past the end being the last; NULL when it is not in memory, or out of date.
 page_t *pages_find (pages_t *self, int64_t number);
@@ -41,12 +45,9 @@ page_t *pages_last_known (pages_t *self, int64_t number);
 //  Something is being written: all pages are out of date.
 void pages_outdate (pages_t *self);
 
-//  There are so many messages more, or fewer, than there were.
-void pages_count_more (pages_t *self, int64_t messages);
-
-//  Nobody knows how many messages there are: they are counted with the next read that is sent. Until
-//  then the last count stands, for a read under way as well.
-void pages_recount (pages_t *self);
+//  The transaction that is under way has made it so many messages more, or fewer, than the surveyor knows
+//  yet. Once it does: 0.
+void pages_expect (pages_t *self, int64_t messages);
 
 //  The page is needed. Nothing happens when it is in memory and up to date.
 void pages_want (pages_t *self, int64_t number);
@@ -54,8 +55,9 @@ void pages_want (pages_t *self, int64_t number);
 //  Whether any is wanted.
 bool pages_wanted (const pages_t *self);
 
-//  Queues the read of what is wanted. Returns how many results will come, before the Sync's.
-int pages_send (pages_t *self, postgres_t *postgres, int64_t page_size);
+//  Queues the read of what is wanted. after_writes: the transaction has written before, so that the
+//  surveyor cannot know the order yet. Returns how many results will come, before the Sync's.
+int pages_send (pages_t *self, postgres_t *postgres, int64_t page_size, bool after_writes);
 
 //  Takes the next of these, and the result itself.
 void pages_take (pages_t *self, const site_t *site, PGresult *result);
@@ -63,11 +65,12 @@ void pages_take (pages_t *self, const site_t *site, PGresult *result);
 //  The Sync's result has come, without an error before it.
 pages_state_t pages_finish (pages_t *self);
 
-//  What was read is void, or will not come: nothing is wanted any more, and messages are counted anew.
+//  What was read is void, or will not come: nothing is wanted any more.
 void pages_break (pages_t *self);
 
-//  Whether everything wanted is near the newest message, so that reading it is cheap.
-bool pages_are_near (const pages_t *self);
+//  Whether everything wanted is near the newest message, so that reading it is cheap wherever the scan
+//  begins.
+bool pages_are_near (const pages_t *self, int64_t page_size);
 
 //  Once all is done: the pages that differ from what they were, the last page first, one a call;
 //  then NULL.

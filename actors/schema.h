@@ -8,18 +8,33 @@
 #include <czmq.h>
 #include <libpq-fe.h>
 
-//  The channel on which each transaction that changed messages is announced. The payload is
-//  "ORIGIN XID OPERATION IDS": the server that wrote ("-": somebody else), its transaction,
-//  INSERT, UPDATE, DELETE or TRUNCATE, and the ids, comma separated, or "many".
+//  The channel on which each statement that changed messages is announced, with its commit. The payload
+//  is "ORIGIN XID CHANGES": the server that wrote ("-": somebody else), its transaction, and what became
+//  of the order of messages. A KEY is "EPOCH/ID": created_at as extract (epoch FROM ...) gives it, and
+//  the id. CHANGES are one of
+//
+//      =                           The order is what it was; authors or texts are not
+//      +KEY -KEY +EPOCH/ID,ID ...  Messages that came or went; several may share their created_at
+//      ~KEY KEY                    Many between these two, the newest one and the oldest
+//      *                           Anything
+//      @NUMBER                     Nothing: a server's word to itself, which it waits for
+//
+//  What a server does not understand it takes for "*".
 #define SCHEMA_CHANNEL "breadboard"
 
 //  The setting of a session that names its origin; a session that has it announces by itself.
 #define SCHEMA_ORIGIN "breadboard.origin"
 
-//  Brings the database behind the connection to the schema that this program needs, in one
-//  transaction, one server at a time. Returns 0, or -1 with nothing changed, and then *error_p is a
-//  sentence, caller's to free.
-int schema_upgrade (PGconn *connection, char **error_p);
+//  SQL that announces CHANGES, an expression, in a session that has an origin.
+#define SCHEMA_ANNOUNCE(changes)                                                  \
+    "pg_notify('" SCHEMA_CHANNEL "', current_setting('" SCHEMA_ORIGIN "') || ' '" \
+    " || pg_current_xact_id() || ' ' || " changes ")"
+
+//  Brings the database behind the connection to the schema that this program needs, one server at a
+//  time, and in one transaction; but where the table is big, its indexes are built before that, while others
+//  write. url is for a second connection, which looks how far that has come. Returns 0, or -1 with
+//  nothing changed, and then *error_p is a sentence, caller's to free.
+int schema_upgrade (PGconn *connection, const char *url, char **error_p);
 
 void schema_test (bool verbose);
 

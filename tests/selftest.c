@@ -21,8 +21,10 @@
 #include "actors/private_postgres.h"
 #include "actors/programs.h"
 #include "actors/schema.h"
+#include "actors/surveyor.h"
 #include "actors/swap.h"
 #include "actors/table.h"
+#include "actors/timestamp.h"
 #include "actors/uuid.h"
 #include "actors/viewers.h"
 #include "config/folder.h"
@@ -94,6 +96,8 @@ static const class_t s_classes[] = {
     {"schema", schema_test},
     {"postgres", postgres_test},
     {"batch", batch_test},
+    {"timestamp", timestamp_test},
+    {"surveyor", surveyor_test},
     {"database", database_test},
     {"connections", connections_test},
     {NULL, NULL},

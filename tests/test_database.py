@@ -467,10 +467,19 @@ def test_a_commit_whose_news_is_lost_is_done_once(proxy, far_board, fresh):
     writers.check(fresh.texts())
 
 
+def wait_quiet(fresh):
+    """Waits until the board asks its PostgreSQL nothing any more."""
+    wait_for(lambda: fresh.server.sql(
+        "SELECT 1 FROM pg_stat_activity WHERE application_name = 'breadboard' AND datname = %s"
+        " AND state = 'idle' AND now() - state_change > interval '300 ms'", fresh.name,
+        database="postgres"), "the board to be idle")
+
+
 def test_changes_whose_news_is_lost_are_done_once(proxy, far_board, fresh):
     ann = far_board.client()
     number = add(ann, "to be changed")
     for action, text in ("update message", "changed"), ("delete message", "Nothing here yet"):
+        wait_quiet(fresh)  # the next answer is that of the command
         sending = threading.Thread(target=proxy.cut_at_answer, args=(PATIENCE,))
         sending.start()
         ann.send(action, id=number, author="Ann", text="changed")

@@ -455,8 +455,9 @@ def test_sigterm_ends_a_start_that_waits_for_the_database(server):
             [BINARY, "-s", "http.listen=127.0.0.1:0", "-s", f"database.url={server.url}"],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         try:
-            wait_for(lambda: server.sql("SELECT 1 FROM pg_locks WHERE locktype = 'advisory'"
-                                        " AND NOT granted"), "the board to wait for the lock")
+            wait_for(lambda: server.sql("SELECT 1 FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
+                                        " AND query LIKE '%pg_try_advisory_lock%'"),
+                     "the board to wait for the lock")
             began = time.monotonic()
             process.send_signal(signal.SIGTERM)
             stdout, stderr = process.communicate(timeout=5)
