@@ -77,15 +77,18 @@ s_set_text (json_t *data, const char *key, const char *text)
     json_object_set_new (data, key, string ? string : json_string (""));
 }
 
-//  The page number that a query asks for, digits however many; caller frees.
+//  The page number that a query asks for, digits however many, with the blanks that somebody typed
+//  around them; what is none asks for page 1. Caller frees.
 
 static char *
 s_wanted_page (const char *query)
 {
     json_t *fields = form_parse (query ? query : "", query ? strlen (query) : 0);
     const char *page = fields ? form_get (fields, "page") : "";
-    bool digits = *page && page[strspn (page, "0123456789")] == '\0';
-    char *wanted = strdup (digits ? page : "1");
+    page += strspn (page, " \t");
+    size_t digits = strspn (page, "0123456789");
+    bool is_number = digits > 0 && page[digits + strspn (page + digits, " \t")] == '\0';
+    char *wanted = is_number ? strndup (page, digits) : strdup ("1");
     assert (wanted);
     json_decref (fields);
     return wanted;
