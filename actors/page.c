@@ -62,12 +62,12 @@ s_message (const PGresult *result, int row)
                       human);
 }
 
-//  {"page": N}, or false where there is no such page
+//  {"page": N}, or false where a button to that page would lead nowhere, or where its neighbour leads
 
 static json_t *
-s_neighbour (bool exists, int64_t number)
+s_target (bool leads, int64_t number)
 {
-    return exists ? json_pack ("{s:I}", "page", number) : json_false ();
+    return leads ? json_pack ("{s:I}", "page", number) : json_false ();
 }
 
 //  The data for list.html; NULL when memory is out.
@@ -81,12 +81,14 @@ s_data (const page_t *self, const PGresult *result, int row, int end)
             json_decref (messages);
             return NULL;
         }
+    int64_t number = self->number;
+    int64_t pages = self->pages;
     bool empty = json_array_size (messages) == 0;
-    return json_pack ("{s:I, s:I, s:b, s:b, s:o, s:o, s:o}", "page", self->number, "pages",
-                      self->pages, "many", self->pages > 1, "empty", empty, "previous",
-                      s_neighbour (self->number > 1, self->number - 1), "next",
-                      s_neighbour (self->number < self->pages, self->number + 1), "messages",
-                      messages);
+    return json_pack (
+        "{s:I, s:I, s:b, s:b, s:o, s:o, s:o, s:o, s:b, s:o}", "page", number, "pages", pages,
+        "many", pages > 1, "empty", empty, "first", s_target (number > 2, 1), "previous",
+        s_target (number > 1, number - 1), "next", s_target (number < pages, number + 1), "last",
+        s_target (number < pages - 1, pages), "jump", pages > 2, "messages", messages);
 }
 
 static uint64_t
@@ -210,6 +212,48 @@ s_test_pages (const site_t *site)
     PQclear (result);
 }
 
+//  The paginator of a page; caller frees.
+
+static char *
+s_paginator_new (const site_t *site, const char *number, int64_t pages)
+{
+    const char *rows[][4] = {{number, "1", "Ann", "text"}};
+    PGresult *result = s_result_new (rows, 1);
+    int row = 0;
+    page_t *page = page_new (site, page_row_number (result, 0), pages, result, &row);
+    char *paginator = strdup (strstr (page->html, "id=\"paginator\""));
+    page_destroy (&page);
+    PQclear (result);
+    return paginator;
+}
+
+//  First and Last are there where Previous and Next lead somewhere else, the field with them.
+
+static void
+s_test_paginator (const site_t *site)
+{
+    static const struct {
+        const char *number;
+        int64_t pages;
+        bool first, last;
+        const char *place;
+    } cases[] = {{"1", 1, false, false, "data-page=\"1\""},
+                 {"1", 2, false, false, ">Page 1 of 2<"},
+                 {"2", 2, false, false, ">Page 2 of 2<"},
+                 {"1", 3, false, true, "value=\"1\""},
+                 {"2", 3, false, false, "value=\"2\""},
+                 {"3", 3, true, false, "value=\"3\""},
+                 {"500000", 1000000, true, true, "value=\"500000\""}};
+    for (size_t at = 0; at < sizeof (cases) / sizeof (cases[0]); at++) {
+        char *paginator = s_paginator_new (site, cases[at].number, cases[at].pages);
+        assert (!strstr (paginator, "messages__first-page") == !cases[at].first);
+        assert (!strstr (paginator, "messages__last-page") == !cases[at].last);
+        assert (!strstr (paginator, "messages__page-number") == (cases[at].pages < 3));
+        assert (strstr (paginator, cases[at].place));
+        zstr_free (&paginator);
+    }
+}
+
 void
 page_test (bool verbose)
 {
@@ -218,6 +262,7 @@ page_test (bool verbose)
         printf ("\n");
     site_t *site = scratch_site ();
     s_test_pages (site);
+    s_test_paginator (site);
     site_destroy (&site);
     printf ("OK\n");
 }

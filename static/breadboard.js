@@ -7,19 +7,19 @@
 //  line.js     the WebSocket: requests and replies, silence, reconnecting
 //  outbox.js   what was written, kept until the board has stored it
 //  pending.js  the same, as it is shown; deleting and its undo
-//  list.js     the list: merging, the page in the address, nothing moves
+//  list.js     the list: merging, the page in the address, nothing moves;  paginator.js  other pages
 //  edit.js     the edit form
 //  fields.js   checking and counting;  times.js  times;  say.js  notices and announcements
 
-import { byId, clone, keep, kept, parse } from "./dom.js";
+import { byId, clone, enhance, focusOn, keep, kept, parse } from "./dom.js";
 import {
   askForEdit, cancelEdit, edit, editOver, isTyped, keepEdit, postAsNew, restoreEdit, save,
 } from "./edit.js";
-import { enhance } from "./enhance.js";
 import { count, fillIn, isInOrder, valuesOf } from "./fields.js";
 import { Line } from "./line.js";
-import { nameInAddress, own, pageInAddress, showList, showNamed, shown } from "./list.js";
+import { announcePlace, nameInAddress, own, pageInAddress, showList, showNamed, shown } from "./list.js";
 import { Outbox } from "./outbox.js";
+import { isNumberTyped, restoreNumber, showNumber, takeNumber } from "./paginator.js";
 import { addMessage, deleteMessage, discard, pendOver, showPending, takeUp } from "./pending.js";
 import { dismissNotice, forgetUnseen, notify, showNotice, undo } from "./say.js";
 import { showTimes } from "./times.js";
@@ -99,7 +99,9 @@ function arrive(frame) {
   if (waiting) wanted = null;
   waiting?.remove();
   waiting = null;
-  if (showList(frame, byReader)) byReader = false;
+  const turned = showList(frame, byReader);
+  if (turned) byReader = false;
+  if (!wanted) showNumber(shown.page, turned);
 }
 
 //  Of several turns in a row only the last one is shown.
@@ -115,8 +117,19 @@ async function turnTo(page, asReader) {
   }
   wanted = null;
   if (reply.status === "ok") arrive(reply);
-  else showNotice(parse(reply.html));
+  else {
+    showNotice(parse(reply.html));
+    showNumber(shown.page, true);
+  }
   if (!asReader) showNamed();
+}
+
+//  Goes to the page that was typed; what is no number is put right. A keyboard on the screen goes away.
+function jump(field) {
+  const page = takeNumber(field, shown.pages);
+  if (page) turnTo(page, true);
+  else announcePlace();
+  if (matchMedia("(pointer: coarse)").matches) focusOn(null);
 }
 
 //  ---------------------------------------------------------------- Deleting asks first
@@ -164,6 +177,7 @@ function submitted(event) {
 function act(form, submitter) {
   if (form === messageForm) post();
   else if (form.matches(".update-form")) save();
+  else if (form.matches(".paginator__place")) jump(form.elements.page);
   else if (form.matches("#paginator *")) turnTo(Number(submitter.value), true);
   else if (submitter.matches(".messages__update")) askForEdit(submitter.dataset.id);
   else {
@@ -196,6 +210,7 @@ function pressed(event) {
   if (key === "Escape") {
     if (confirmation?.contains(target)) closeConfirmation();
     else if (edit?.form.contains(target)) cancelEdit();
+    else if (isNumberTyped(target)) restoreNumber(target);
     else dismissNotice();
   }
 }
@@ -221,6 +236,7 @@ function clicked(event) {
   if (target.matches(".pending__discard")) discard(card);
   if (target.matches(".undo__button")) undo(target.closest(".undo"));
   if (target.matches(".update-form__as-new")) postAsNew();
+  if (target.matches(".paginator__number") && !isNumberTyped(target)) target.select();
   if (target.matches(".update-form__cancel") && edit) {
     event.preventDefault();
     cancelEdit();

@@ -1,5 +1,8 @@
 //  dom.js - the few things that every other module does to the document
 
+import { takeOver } from "./fields.js";
+import { showTimes } from "./times.js";
+
 export const byId = (id) => document.getElementById(id);
 
 //  What a template of the page holds
@@ -9,6 +12,22 @@ export function parse(html) {
   const template = document.createElement("template");
   template.innerHTML = html;
   return document.importNode(template.content, true);
+}
+
+//  What the script adds to HTML that came from the server
+export function enhance(root) {
+  showTimes(root);
+  takeOver(root);
+}
+
+//  Makes the nodes the children of parent. Those that stay are not moved, so nothing in them is disturbed.
+export function arrange(parent, nodes) {
+  for (const child of [...parent.childNodes]) if (!nodes.includes(child)) child.remove();
+  let place = parent.firstChild;
+  for (const node of nodes) {
+    if (node === place) place = place.nextSibling;
+    else parent.insertBefore(node, place);
+  }
 }
 
 //  A part of a message: its author, its text

@@ -3,8 +3,7 @@
 //  While it is open it is the reader's: what others do to the message is said in a note and changes
 //  neither text nor caret. What is typed survives a reload, and comes back when it was cancelled.
 
-import { byId, clone, focusOn, keep, kept, parse, part } from "./dom.js";
-import { enhance } from "./enhance.js";
+import { byId, clone, enhance, focusOn, keep, kept, parse, part } from "./dom.js";
 import { fillIn, sameValues, valuesOf } from "./fields.js";
 import { addMessage, outbox, watch } from "./pending.js";
 import { announce, notify, offerUndo, showNotice } from "./say.js";

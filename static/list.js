@@ -5,9 +5,9 @@
 //  scrolled down: the window is scrolled by as much as the list has moved. A message that goes from
 //  under the pointer leaves its room behind until the pointer has left.
 
-import { byId, focusOn, parse, part } from "./dom.js";
+import { arrange, byId, enhance, focusOn, parse, part } from "./dom.js";
 import { edit, orphanEdit, renewEdit } from "./edit.js";
-import { enhance } from "./enhance.js";
+import { isNumberTyped, renewPaginator } from "./paginator.js";
 import { announce, announceArrival, countUnseen } from "./say.js";
 
 const list = byId("messages__list");
@@ -40,8 +40,7 @@ export function showList({ html, page, pages, etag }, byReader = false) {
   return turned;
 }
 
-//  Puts the children in place. Nodes that stay are not moved, so nothing in them is disturbed.
-//  Returns the messages that are new at the top.
+//  Puts the children in place. Returns the messages that are new at the top.
 function merge(incoming, pointed) {
   const before = new Set([...list.children].map((child) => child.id));
   const next = incoming.map(keep);
@@ -50,21 +49,17 @@ function merge(incoming, pointed) {
     placeAfter(next, edit.article, edit.article);
     orphanEdit();
   }
-  for (const child of [...list.childNodes]) if (!next.includes(child)) child.remove();
-  let place = list.firstChild;
-  for (const child of next) {
-    if (child === place) place = place.nextSibling;
-    else list.insertBefore(child, place);
-  }
+  arrange(list, next);
   const oldest = next.findIndex((child) => before.has(child.id) || child === edit?.article);
   return next.slice(0, oldest < 0 ? next.length : oldest).filter((child) => child.matches(".message"));
 }
 
-//  The node to show for one that came: the old one where it is the same, or holds the edit form.
+//  The node to show for one that came: the old one where it is the same, or holds what somebody types in.
 function keep(fresh) {
   const source = fresh.outerHTML;
   const edited = edit && fresh.id === `message--${edit.id}`;
   const old = edited ? edit.article : fresh.id && byId(fresh.id);
+  if (old?.id === "paginator") return renewPaginator(old, fresh, shown.pages);
   if (old && sources.get(old) === source && !(edited && edit.orphan)) return old;
   enhance(fresh);
   if (edited) renewEdit(fresh);
@@ -96,6 +91,8 @@ function underPointer() {
   return hovers.matches ? list.querySelector(".message:hover:not([aria-busy]), .room:hover") : null;
 }
 
+const NEXT_BEST = ".messages__update, #messages__previous-page, #messages__next-page";
+
 //  What had the focus and is gone hands it to its successor.
 function rememberFocus() {
   const active = document.activeElement;
@@ -106,7 +103,7 @@ function rememberFocus() {
   return () => {
     if (active.isConnected && document.activeElement === active) return;
     const heir = article ? byId(article.id) ?? list.children[position] : byId("paginator");
-    focusOn(heir?.querySelector(same) ?? heir?.querySelector("button"));
+    focusOn(heir?.querySelector(same) ?? heir?.querySelector(NEXT_BEST));
   };
 }
 
@@ -134,10 +131,12 @@ function showTurned(byReader) {
   nameInAddress(byReader);
   list.style.paddingTop = "";
   giveRoom(0);
-  announce(list.querySelector(".paginator__place")?.textContent ?? "");
+  announcePlace();
   const heading = byId("messages__title");
   if (heading.getBoundingClientRect().top < 0) heading.scrollIntoView();
 }
+
+export const announcePlace = () => announce(`Page ${shown.page} of ${shown.pages}`);
 
 //  The page that the address names
 export const pageInAddress = () => Number(new URL(location.href).searchParams.get("page") ?? 1);
@@ -168,12 +167,14 @@ export function steady(change) {
   scrollBy({ top: moved, behavior: "instant" });
 }
 
-//  What must not move: the form that has the focus, or what is under the pointer, or the first message
-//  that can be seen of a list that is scrolled
+//  What must not move: the form that has the focus, or a number that is typed, or what is under the
+//  pointer, or the first message that can be seen of a list that is scrolled
 function anchorOf() {
   const children = [...list.children];
+  const active = document.activeElement;
   return (
     list.querySelector(".message:has(.update-form:focus-within)") ??
+    (isNumberTyped(active) ? active : null) ??
     (hovers.matches ? children.find((child) => child.matches(":hover")) : null) ??
     (list.getBoundingClientRect().top < 0
       ? children.find((child) => child.getBoundingClientRect().bottom > 0)

@@ -38,3 +38,16 @@ def hush(board):
     client.until("Nothing here yet")
     client.close()
     return board
+
+
+def place(window):
+    """Where the reader is, as the paginator says it: "Page 2 of 3"."""
+    return window.js("""
+        const place = document.querySelector(".paginator__place");
+        const number = place?.querySelector("input");
+        return number ? number.labels[0].textContent.replace(/ +/, ` ${number.value} `)
+          : place?.textContent;""")
+
+
+def wait_place(window, text):
+    window.wait(lambda: place(window) == text, f"{text!r} in the paginator")

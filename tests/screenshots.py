@@ -116,10 +116,27 @@ def show_conflict(window, board):
     window.wait_has(".update-form__stored")
 
 
-def show_lost(window, board):
+def show_many(window, board):
+    """As a board of five million messages has it, which nobody fills for a picture."""
+    client = board.client()
+    for author, text in MESSAGES * 2:
+        client.send("add message", author=author, text=text)
+        client.html()
+    client.close()
     window.click(".update-form__cancel")
     window.wait_gone(".update-form")
-    window.js("document.querySelector('#undos').replaceChildren(); scrollTo(0, 0)")
+    window.open("/?page=3")
+    window.wait_has("#messages__first-page")
+    window.js("""
+        const field = document.querySelector("#messages__page-number");
+        field.defaultValue = 500000;
+        document.querySelector(".paginator__pages").textContent = 1000000;
+        document.querySelector("#paginator").scrollIntoView({ block: "end" });""")
+
+
+def show_lost(window, board):
+    reload(window)
+    window.js("scrollTo(0, 0)")
     board.stop()
     window.wait_text("#connection", "Connection lost")
     window.post("Ines", "On my way, with the clock radio.")
@@ -144,8 +161,9 @@ STATES = {
     "5-question": show_question,
     "6-undo": show_undo,
     "7-conflict": show_conflict,
-    "8-lost": show_lost,
-    "9-refused": show_refused,
+    "8-many": show_many,
+    "9-lost": show_lost,
+    "10-refused": show_refused,
 }
 
 

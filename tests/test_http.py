@@ -153,6 +153,24 @@ def test_paginator_at_the_ends(board, database):
     assert first.by_id("messages__previous-page") is None and first.by_id("messages__next-page")
     assert last.by_id("paginator")["data-page"] == "2"
     assert last.by_id("messages__next-page") is None and last.by_id("messages__previous-page")
+    for page in first, last:  # Previous and Next lead everywhere
+        assert page.by_id("messages__first-page") is None and page.by_id("messages__last-page") is None
+        assert page.by_id("messages__page-number") is None
+
+
+@pytest.mark.parametrize("page, first, last", [(1, None, "5"), (2, None, "5"), (3, "1", "5"), (4, "1", None),
+                                               (5, "1", None)])
+def test_paginator_of_many_pages(board, database, page, first, last):
+    markup = is_scriptless(filled(board, database, 21).get(f"/?page={page}").text)
+    for name, number in ("first", first), ("last", last):
+        button = markup.by_id(f"messages__{name}-page")
+        assert (button and (button["name"], button["value"])) == (number and ("page", number))
+        assert not button or (button.parent["method"], button.parent["action"]) == ("get", "/")
+    field = markup.by_id("messages__page-number")
+    assert (field["name"], field["value"], field["inputmode"]) == ("page", str(page), "numeric")
+    form = next(form for form in markup.all("form") if field.inside(form))
+    assert (form["method"], form["action"]) == ("get", "/") and form.inside(markup.by_id("paginator"))
+    assert field.parent.tag == "label" and field.parent.text.split() == ["Page", "of", "5"]
 
 
 def test_any_page_number(board, database):
@@ -160,7 +178,7 @@ def test_any_page_number(board, database):
     last = "3 4 99 003 9223372036854775807 9223372036854775808 1" + "0" * 400
     for shown, queries in {
         "3": [f"page={number}" for number in last.split()] + ["x=1&page=3", "page=%33", "page=3&x"],
-        "2": ["page=2"],
+        "2": ["page=2", "page=+2", "page=2%20", "page=%09%202+"],
         "1": ["", "page=", "page", "page=0", "page=-1", "page=-" + "9" * 40, "page=abc", "page=1.5",
               "page=1e1", "page=%20", "page=%00", "page=%FF", "page=%zz", "page=%D9%A3", "page=+",
               "page=2x", "PAGE=2", "page[]=2", "&&&", "page=<script>", "?page=2"],

@@ -6,7 +6,7 @@ import time
 import pytest
 from selenium.webdriver import Keys
 
-from page import AWAY, REFUSED, console, fill, hush, numbered
+from page import AWAY, REFUSED, console, fill, hush, numbered, place, wait_place
 
 LONG_WORD = "Donaudampfschifffahrtsgesellschaftskapitänskajütenschlüssel" * 3
 MOUNTAIN = "\U0001F3D4"  # One code point, two units of UTF-16
@@ -67,7 +67,7 @@ def test_paging_without_script(board, browser):
     assert (window.path, window.shown()) == ("/?page=3", ["message 1"])
     assert not window.has("#messages__next-page")
     window.follow("#messages__previous-page")
-    assert window.text(".paginator__place") == "Page 2 of 3"
+    assert place(window) == "Page 2 of 3"
 
 
 @console(f"{REFUSED} 422")
@@ -242,7 +242,7 @@ def test_each_window_is_on_its_own_page(board, browser):
     ann.click("#messages__next-page")
     ann.wait_shown(*middle)
     assert ann.path == "/?page=2"
-    assert ann.text(".paginator__place") == "Page 2 of 3"
+    assert place(ann) == "Page 2 of 3"
     ann.click("#messages__next-page")
     ann.wait_shown(*oldest)
     assert ann.path == "/?page=3"
@@ -274,10 +274,10 @@ def test_the_focus_stays_on_the_paginator(board, browser):
     fill(board, *numbered(11))
     window = browser.window(board)
     window.one("#messages__next-page").send_keys(Keys.ENTER)
-    window.wait_text(".paginator__place", "Page 2 of 3")
+    wait_place(window, "Page 2 of 3")
     assert window.focused() == "messages__next-page"
     window.press(Keys.ENTER)
-    window.wait_text(".paginator__place", "Page 3 of 3")
+    wait_place(window, "Page 3 of 3")
     assert window.focused() == "messages__previous-page"
 
 
@@ -600,7 +600,8 @@ def test_every_text_is_legible(start, browser, dark):
     fill(board, *numbered(12))
     window.wait_has(".paginator__place")
     assert_legible(window, "message__author", "message__text", "permalink", "messages__update",
-                   "paginator__place", "messages__next-page", "button--primary")
+                   "paginator__number", "paginator__pages", "messages__next-page", "messages__last-page",
+                   "button--primary")
     window.press_on("message 12", ".messages__delete")
     assert_legible(window, "message__question", "messages__delete-yes", "messages__delete-no")
     window.edit("message 11")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from page import AWAY, REFUSED, console, fill, hush, numbered
+from page import AWAY, REFUSED, console, fill, hush, numbered, wait_place
 
 
 @pytest.fixture
@@ -10,16 +10,12 @@ def board(board):
     return hush(board)
 
 
-def place(window):
-    return window.text(".paginator__place")
-
-
 def test_back_and_forward_show_the_pages_that_were_there(board, browser):
     fill(board, *numbered(11))
     ann, bob = browser.window(board), browser.window(board)
     for page in 2, 3:
         ann.click("#messages__next-page")
-        ann.wait_text(".paginator__place", f"Page {page} of 3")
+        wait_place(ann, f"Page {page} of 3")
     bob.post("Bob", "message 12")  # Meanwhile; nobody may be shown what was there before
     ann.wait_shown("message 2", "message 1")
     ann.back()
