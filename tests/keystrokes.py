@@ -1,8 +1,9 @@
 #!/usr/bin/python3
-"""Types in an edit form while 20 others write, change, delete and turn pages, and the server is restarted
-twice: keystrokes.py RUNS [SECONDS]
+"""Types in an edit form, or a page's number, while 20 others write, change, delete and turn pages, and the
+server is restarted twice: keystrokes.py RUNS [SECONDS]
 
-Not a character may be lost, and the caret must be where it was left. Prints a line for each run.
+Not a character may be lost, and the caret must be where it was left. The two take turns.
+Prints a line for each run.
 """
 
 import contextlib
@@ -19,8 +20,10 @@ from board import Board, Client, Database, wait_for
 from browser import Browser
 
 FIELD = "message-form__text--update"
+NUMBER = "messages__page-number"
 STATE = """const it = document.activeElement;
 return [it.id, it.value, it.selectionStart, it.selectionEnd];"""
+DIGITS = "0123456789"
 CHARACTERS = "abcdefghijklmnopqrstuvwxyzäßéñ0123456789 .,;-!?"
 OTHERS = 20
 PAUSE_S = 0.15  # Of each of them between two commands, at most
@@ -29,18 +32,20 @@ PAUSE_S = 0.15  # Of each of them between two commands, at most
 class Typist:
     """Somebody who types, and knows what must be in the field and where the caret is."""
 
-    def __init__(self, window, dice):
+    def __init__(self, window, dice, field=FIELD, characters=CHARACTERS):
         self.window = window
         self.dice = dice
-        self.text = window.value(f"#{FIELD}")
+        self.field = field
+        self.characters = characters
+        self.text = window.value(f"#{field}")
         self.caret = len(self.text)
         self.keys = 0
 
     def type(self):
         """Presses some keys: mostly a word, now and then goes elsewhere in the text, or deletes."""
         keys, count = self.dice.choice((
-            (self.dice.choices(CHARACTERS, k=9), 1),
-            (self.dice.choices(CHARACTERS, k=9), 1),
+            (self.dice.choices(self.characters, k=9), 1),
+            (self.dice.choices(self.characters, k=9), 1),
             ((Keys.LEFT,), self.dice.randint(1, 12)),
             ((Keys.RIGHT,), self.dice.randint(1, 12)),
             ((Keys.BACKSPACE,), self.dice.randint(1, 4)),
@@ -65,7 +70,7 @@ class Typist:
             self.text, self.caret = before + key + after, self.caret + 1
 
     def check(self):
-        assert self.window.js(STATE) == [FIELD, self.text, self.caret, self.caret], (self.text, self.caret)
+        assert self.window.js(STATE) == [self.field, self.text, self.caret, self.caret], (self.text, self.caret)
 
 
 class Others:
@@ -127,15 +132,43 @@ class Others:
 def run(browser, start, seconds, seed):
     """One run; start (address) starts the board, on a free port where the address is None. Returns the
     number of keys that were pressed, and of commands that others sent."""
-    board = start(None)
-    client = board.client()
-    for number in range(1, 9):
-        client.send("add message", author="Ann", text=f"message {number}")
-        client.html()
-    window = browser.window(board)
+    board, window = opened(browser, start, 8, "/")
     window.edit("message 6")
     spared = window.one(".update-form").get_attribute("data-id")
     typist = Typist(window, random.Random(seed))
+    board, commands = type_on(typist, board, start, seconds, spared)
+    window.press(Keys.ENTER, ctrl=True)
+    window.wait_gone(".update-form")
+    wait_for(lambda: stored(board, spared) == typist.text.strip(), "the text to be stored")
+    return typist.keys, commands
+
+
+def run_number(browser, start, seconds, seed):
+    """The same in the field for a page's number."""
+    board, window = opened(browser, start, 60, "/?page=3")
+    window.click(f"#{NUMBER}")
+    window.press(Keys.END, "1")
+    typist = Typist(window, random.Random(seed), NUMBER, DIGITS)
+    board, commands = type_on(typist, board, start, seconds, None)
+    window.press("a", ctrl=True)
+    window.press("2", Keys.ENTER)
+    window.wait(lambda: window.path == "/?page=2", "the page that was typed")
+    return typist.keys, commands
+
+
+def opened(browser, start, count, path):
+    """A board with so many messages, and a window on it."""
+    board = start(None)
+    client = board.client()
+    for number in range(1, count + 1):
+        client.send("add message", author="Ann", text=f"message {number}")
+        client.html()
+    return board, browser.window(board, path)
+
+
+def type_on(typist, board, start, seconds, spared):
+    """Types and checks while others are at work and the board is restarted. Returns the board that
+    runs in the end, and the number of commands that others sent."""
     with Others(board.address, spared) as others:
         for end in "kill", "stop", None:
             until = time.monotonic() + seconds / 3
@@ -147,12 +180,9 @@ def run(browser, start, seconds, seed):
                 typist.type()
                 typist.check()
                 board = start(board.address)
-    window.wait_text("#connection", "Live")
+    typist.window.wait_text("#connection", "Live")
     typist.check()
-    window.press(Keys.ENTER, ctrl=True)
-    window.wait_gone(".update-form")
-    wait_for(lambda: stored(board, spared) == typist.text.strip(), "the text to be stored")
-    return typist.keys, others.commands
+    return board, others.commands
 
 
 def stored(board, number):
@@ -176,7 +206,7 @@ def main(runs, seconds):
     try:
         for number in range(1, runs + 1):
             try:
-                keys, commands = run(browser, start, seconds, number)
+                keys, commands = (run if number % 2 else run_number)(browser, start, seconds, number)
                 print(f"run {number}: {keys} keys, {commands} commands of others: nothing lost", flush=True)
             except AssertionError as fault:
                 failed += 1
