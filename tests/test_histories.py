@@ -21,6 +21,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from board import PATH, PATIENCE, Board, Fresh
 from conftest import stop_all
+from lists import TEXT, content, framed, served
 
 HISTORIES = int(os.environ.get("HISTORIES", 0))
 PAGE_SIZE = 3
@@ -29,15 +30,10 @@ UNDO = 8  # seconds for which the model relies on a delete that can be undone
 WHITE = "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a" \
         "\u2028\u2029\u202f\u205f\u3000"
 
-ARTICLE = re.compile(r'<article class="message" id="message--(\d+)"')
-AUTHOR = re.compile(r'<h2 class="message__author"[^>]*>(.*?)</h2>', re.S)
-TEXT = re.compile(r'<p class="message__text"[^>]*>(.*?)</p>', re.S)
-NEIGHBOUR = re.compile(r'id="messages__(previous|next)-page" name="page" value="(\d+)"')
 CODE = re.compile(r'data-code="([a-z-]+)"')
 AREA = re.compile(r'name="message"[^>]*>\n(.*?)</textarea>', re.S)
 STATUS = {"ok": 303, "not-found": 404, "conflict": 409}
 VERSION = re.compile(r'name="version" value="(\d+)"')
-PLACE = re.compile(r'id="messages__list" data-page="(\d+)" data-pages="(\d+)" data-etag="([0-9a-f]*)"')
 
 
 def stored(text):
@@ -47,20 +43,6 @@ def stored(text):
 
 def fits(text, most):
     return "\0" not in text and 1 <= len(stored(text)) <= most
-
-
-def content(number, pages, page_html):
-    """What a page says, in a form to be compared: number, pages, rows, neighbours."""
-    texts = [[html.unescape(text) for text in pattern.findall(page_html)] for pattern in (AUTHOR, TEXT)]
-    ids = [int(number) for number in ARTICLE.findall(page_html)]
-    assert len(ids) == len(texts[0]) == len(texts[1]), page_html
-    neighbours = {name: int(page) for name, page in NEIGHBOUR.findall(page_html)}
-    return number, pages, tuple(zip(ids, *texts)), neighbours.get("previous"), neighbours.get("next")
-
-
-def framed(number, pages, rows):
-    """A page of rows among its neighbours, as content () has it."""
-    return (number, pages, rows, number - 1 if number > 1 else None, number + 1 if number < pages else None)
 
 
 class Row:
@@ -265,10 +247,7 @@ class Histories(RuleBasedStateMachine):
 
     def served(self, index, number):
         """A page as HTTP has it."""
-        text = self.boards[index].get(f"/?page={number}").text
-        place = PLACE.search(text)
-        page, pages, etag = place.groups()
-        shown = content(int(page), int(pages), text[place.end():].split("</section>", 1)[0])
+        shown, etag = served(self.boards[index], number)
         assert self.etags.get(shown, etag) == etag
         return shown
 
