@@ -186,6 +186,16 @@ histories: breadboard
 	HISTORIES=$(HISTORIES) BREADBOARD=$(OUT)breadboard \
 	    /usr/bin/python3 -m pytest -q --tb=short tests/test_histories.py
 
+#  One long history of writes by anybody, in any way, and page numbers against SQL in tests/test_index.py. It
+#  tells its SEED when it fails; SEED=N plays it again
+OPERATIONS = 100000
+SEED =
+
+.PHONY: index-histories
+index-histories: breadboard
+	OPERATIONS=$(OPERATIONS) SEED=$(SEED) BREADBOARD=$(OUT)breadboard \
+	    /usr/bin/python3 -m pytest -q --tb=short tests/test_index.py
+
 #  Timed runs: they print figures beside their limits, and decide nothing. BENCH='--quick fanout writes'
 #  passes options and chooses; the figures are also in build/bench.json
 BENCH =
@@ -195,6 +205,14 @@ BENCHES = $(patsubst tests/%.c,$(BUILD)/%,$(wildcard tests/bench_*.c))
 bench: breadboard $(BENCHES)
 	@scripts/need postgresql python3-psycopg2 python3-websockets
 	BREADBOARD=$(OUT)breadboard BENCH_BUILD=$(BUILD) /usr/bin/python3 tests/bench.py $(BENCH)
+
+#  Page turns on boards of these sizes; the largest takes most of an hour. Also in build/turns.json
+ROWS = 1000 10000 100000 1000000 10000000
+
+.PHONY: turns
+turns: breadboard
+	@scripts/need postgresql python3-psycopg2 python3-websockets
+	BREADBOARD=$(OUT)breadboard BENCH_BUILD=$(BUILD) /usr/bin/python3 tests/bench_turns.py $(ROWS)
 
 #  Not linked with the product; of the libraries only libpq, and only where it is used
 $(BUILD)/bench_%: tests/bench_%.c tests/bench_wire.h Makefile
@@ -253,9 +271,11 @@ help:
 	@echo 'make fuzz            each fuzz target, FUZZ_SECONDS=60'
 	@echo 'make fuzz-coverage   what the fuzz targets reach'
 	@echo 'make histories       random histories against a model, HISTORIES=1000'
+	@echo 'make index-histories page numbers against SQL, OPERATIONS=100000 of anybody'
 	@echo 'make asan-suite      all tests under ASan, UBSan and LeakSanitizer, TESTS=tests'
 	@echo 'make tsan-suite      all tests under ThreadSanitizer, TESTS=tests'
 	@echo 'make bench           figures beside their limits, in minutes; BENCH=--list tells what there is'
+	@echo 'make turns           page turns on boards of ROWS="1000 ... 10000000" messages'
 	@echo 'make failing         allocations that fail, one by one'
 	@echo 'make kills           kills under load, BOARD=200 POSTGRES=50 times, and what was lost'
 	@echo 'make soak            MINUTES=15 at work: memory, descriptors'

@@ -52,7 +52,8 @@ class Suite:
     def board(self, **settings):
         settings.setdefault("limits_messages_per_second", 0)
         settings.setdefault("log_level", "error")
-        self.servers.append(Board(database_url=self.database.url, **settings))
+        settings.setdefault("database_url", self.database.url)
+        self.servers.append(Board(**settings))
         return self.servers[-1]
 
     def bare(self, frame_bytes):
@@ -349,12 +350,20 @@ def print_machine(about):
               " only ratios mean anything, and those little.")
 
 
-def save(suite, about):
-    path = os.path.join(BUILD, "bench.json")
+def save(suite, about, name):
+    path = os.path.join(BUILD, name)
     with open(path, "w", encoding="utf-8") as file:
         json.dump({"machine": about, "rows": suite.rows, "runs": suite.runs}, file, indent=1)
         file.write("\n")
     return os.path.relpath(path)
+
+
+def finish(suite, about, start, name="bench.json"):
+    """Saves what was measured since start, and prints the last line."""
+    about["load_average_after"] = os.getloadavg()[0]
+    about["seconds"] = round(time.monotonic() - start)
+    missed = sum(row["verdict"] not in ("", "ok") for row in suite.rows)
+    print(f"\n{missed} limits missed; {about['seconds']} s; {save(suite, about, name)}")
 
 
 def run_bench(suite, bench):
@@ -396,10 +405,7 @@ def main():
     finally:
         suite.close()
         suite.database.destroy()
-    about["load_average_after"] = os.getloadavg()[0]
-    about["seconds"] = round(time.monotonic() - start)
-    missed = sum(row["verdict"] not in ("", "ok") for row in suite.rows)
-    print(f"\n{missed} limits missed; {about['seconds']} s; {save(suite, about)}")
+    finish(suite, about, start)
 
 
 if __name__ == "__main__":

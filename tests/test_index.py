@@ -25,7 +25,7 @@ from lists import content, framed, served
 from strangers import FIRST_ID, ORDER, Stranger
 
 OPERATIONS = int(os.environ.get("OPERATIONS", 0))
-SEED = int(os.environ.get("SEED", 0)) or (random.randrange(1, 10**9) if OPERATIONS else 2)
+SEED = int(os.environ.get("SEED") or 0) or (random.randrange(1, 10**9) if OPERATIONS else 2)
 MOST = 9000  # messages, above which many are deleted
 OPEN_MOST = 3  # transactions at a time
 AT_ONCE = 100  # requests of a client that wait for their replies
