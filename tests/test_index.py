@@ -140,15 +140,16 @@ class Seat:
             self.become(lambda: self.linked(number), page, f"permalink of {number}")
 
     def compare_all(self, truth):
-        """All pages in one pass; it may take several until one pass is right."""
-        wanted = [truth.page(number, self.page_size) for number in range(1, truth.pages(self.page_size) + 1)]
+        """All pages in one pass, and one that is past the end of any; it may take several until one pass is right."""
+        numbers = [*range(1, truth.pages(self.page_size) + 1), NOBODY]
+        wanted = [truth.page(number, self.page_size) for number in numbers]
 
-        def found():
-            pages = self.listed(range(1, len(wanted) + 1))
-            wrong = [place for place, page in enumerate(wanted) if pages[place:place + 1] != [page]]
-            return [(pages[place:place + 1], wanted[place]) for place in wrong[:1]]
+        def wrong():
+            pages = self.listed(numbers)
+            differ = [(got, page) for got, page in zip(pages, wanted) if got != page]
+            return differ[:1] if len(pages) == len(wanted) else [None]
 
-        self.become(found, [], "all pages")
+        self.become(wrong, [], "all pages, the first that is wrong, and what it should be")
 
     def compare_live(self, truth):
         """Who stays on a page, and asks nothing, has been given it as it is."""
