@@ -4,8 +4,8 @@
     bench_turns.py [--turns N] [--seconds S] [ROWS...]
 
 For each number of rows scripts/seed fills a table, without fsync; all else is measured with it. A turn asks for a page
-that the board does not have in memory, since somebody else has just written; the same page is read as one would without
-an index, by count(*) and OFFSET, through libpq, in turns with it. Writes are made in turns with a board that
+that the board does not have in memory, since somebody else has just written; after some turns the same pages are read as
+one would without an index, by count(*) and OFFSET, through libpq. Writes are made in turns with a board that
 is empty. The figures are printed as bench.py prints them, and go to build/turns.json; they decide nothing.
 """
 
@@ -28,6 +28,8 @@ SEED = os.path.join(ROOT, "scripts", "seed")
 ROWS = (1000, 10_000, 100_000, 1_000_000, 10_000_000)
 BASE = 10  # rows of the board whose memory is compared with
 PAGE_SIZE = 5
+FIRST = "near the first"
+PLACES = FIRST, "in the middle", "near the last", "anywhere"
 ROUND = 8  # turns to each place between two writes of somebody else
 STARTS = 3
 WRITES = 100  # of each kind
@@ -214,19 +216,21 @@ class Turns(Suite):
 
     #  Turning pages
 
-    def choose(self, place, pages, used):
-        """A page at the place that was not read since the last write."""
-        ranges = {"near the first": (2, 20), "in the middle": (pages // 2 - 40, pages // 2 + 40),
-                  "near the last": (pages - 99, pages), "anywhere": (2, pages)}
-        while (page := self.chance.randint(*ranges[place])) in used:
-            pass
-        used.add(page)
-        return page
+    def choose(self, pages):
+        """Places and pages for a round, in any order, each page once."""
+        ranges = (2, 20), (pages // 2 - 40, pages // 2 + 40), (pages - 99, pages), (2, pages)
+        chosen = {}
+        for place, limits in zip(PLACES, ranges):
+            wanted = len(chosen) + ROUND
+            while len(chosen) < wanted:
+                chosen.setdefault(self.chance.randint(*limits), place)
+        chosen = [(place, page) for page, place in chosen.items()]
+        self.chance.shuffle(chosen)
+        return chosen
 
     def measure_turns(self, board, rows):
-        places = ["near the first", "in the middle", "near the last", "anywhere"]
-        turns = {place: [] for place in places}
-        old = {place: [] for place in places}
+        turns = {place: [] for place in PLACES}
+        old = {place: [] for place in PLACES}
         news = []
         visitor, watcher = Visitor(board), Visitor(board)
         deadline = time.monotonic() + self.options.seconds
@@ -234,15 +238,13 @@ class Turns(Suite):
             while len(turns["anywhere"]) < self.options.turns and (not news or time.monotonic() < deadline):
                 visitor.turn(1)
                 news.append(self.tell(watcher, f"new {len(news)}"))
-                used = {1}
-                for _ in range(ROUND):
-                    for place in self.chance.sample(places, len(places)):
-                        page = self.choose(place, (rows + len(news)) // PAGE_SIZE, used)
-                        turns[place].append(visitor.turn(page))
-                        naive.read(page, old[place])
-        for place in places:
-            self.timed(f"{place}: a turn", turns[place], None if place == places[0] else TURN_LIMIT,
-                       None if place == places[0] else turns[places[0]], "near the first")
+                for place, page in (chosen := self.choose((rows + len(news)) // PAGE_SIZE)):
+                    turns[place].append(visitor.turn(page))
+                for place, page in chosen:
+                    naive.read(page, old[place])
+        for place in PLACES:
+            beside = {} if place == FIRST else {"limit": TURN_LIMIT, "floor": turns[FIRST], "floor_name": FIRST}
+            self.timed(f"{place}: a turn", turns[place], **beside)
             self.timed(f"{place}: count(*) and OFFSET", old[place])
         self.timed("somebody else's message is on page 1", news)
         self.turns[rows] = turns

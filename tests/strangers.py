@@ -15,9 +15,10 @@ LAST_ID = 2**63 - 1
 SIZES = (1, 1, 1, 2, 5, 30, 256, 300, 301, 700, 3000)
 LEVELS = ("READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE")
 
-#  What may become of a statement when others write: then its transaction is rolled back
-REFUSED = (psycopg2.errors.UniqueViolation, psycopg2.errors.LockNotAvailable,
-           psycopg2.errors.DeadlockDetected, psycopg2.errors.SerializationFailure)
+#  What may become of a statement, by ids that are there twice or by others who write: then it is rolled back
+REFUSED = (psycopg2.errors.UniqueViolation, psycopg2.errors.CardinalityViolation,
+           psycopg2.errors.LockNotAvailable, psycopg2.errors.DeadlockDetected,
+           psycopg2.errors.SerializationFailure)
 
 #  Expressions for the time of the n-th new message; {at} is a message that is there already
 TIMES = {

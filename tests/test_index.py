@@ -316,7 +316,8 @@ class History:
     def somebody_truncates(self):
         self.end_all()
         self.stranger.sql("BEGIN; SET LOCAL lock_timeout = '10s'; TRUNCATE messages")
-        self.stranger.insert(3000) if self.chance.random() < 0.8 else None
+        if self.chance.random() < 0.8:
+            self.stranger.insert(3000)
         return self.stranger.end()
 
     def nobody_tells(self):
@@ -372,9 +373,13 @@ class History:
             seat.end()
             assert seat.board.stop() == 0, seat.board.logged()
         self.database.sql("DROP TABLE messages")
-        self.make_table() if self.chance.random() < 0.7 else None
+        old = self.chance.random() < 0.7
+        if old:
+            self.make_table()
         for seat in self.seats:
             seat.start()
+        self.database.sql(f"ALTER SEQUENCE messages_id_seq RESTART {2 * FIRST_ID}")
+        return "as the original application makes it" if old else "nothing in its place"
 
 
 #  How often each operation is chosen, beside the others
@@ -409,12 +414,13 @@ def history_of(server, seed, page_sizes):
     """A history; what was done last is told when it goes wrong."""
     with contextlib.ExitStack() as stack:
         history = History(server, seed, stack)
+        print(f"SEED={seed}", flush=True)
         try:
             for page_size in page_sizes:
                 history.seats.append(Seat(history.database.url, page_size, stack.enter_context(settings_file())))
             yield history
         except BaseException:
-            print(f"SEED={seed}, operation {len(history.done)}, page sizes {[seat.page_size for seat in history.seats]}",
+            print(f"operation {len(history.done)}, page sizes {[seat.page_size for seat in history.seats]}",
                   *history.done[-60:], sep="\n")
             raise
         finally:
