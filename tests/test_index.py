@@ -447,3 +447,13 @@ def test_own_writes_count_before_they_are_acknowledged(server):
             wanted = [truth.page(number, seat.page_size) for number in numbers]
             assert seat.listed(numbers) == wanted
             assert [seat.served(number) for number in numbers] == wanted
+
+
+def test_what_nobody_announces_is_found_by_who_reads_all_pages(server):
+    """Also when no page has messages of two blocks of the index, which would show that there are more."""
+    with history_of(server, SEED, (1,)) as history:
+        with history.stranger.unheard():
+            history.stranger.sql("INSERT INTO messages (author, text, created_at)"
+                                 " SELECT 'Else', 'unheard ' || n, now() FROM generate_series(1, 300) AS n")
+        history.secret = True
+        history.look()
