@@ -172,15 +172,13 @@ class Seat:
 class History:
     def __init__(self, server, seed, stack):
         self.chance = random.Random(seed)
-        self.seed = seed
         self.done = []  # Each operation, in words
         self.database = Fresh(server)
         self.make_table()
         self.secret = False  # Something was changed that nobody announced
         self.gone = []  # (id, key) of deletes
         self.open = []  # Strangers with a transaction that is under way
-        self.looker = stack.enter_context(contextlib.closing(self.database.connect()))
-        self.looker = self.looker.cursor()
+        self.looker = stack.enter_context(contextlib.closing(self.database.connect())).cursor()
         self.stranger = self.stranger_new()
         self.seats = []
 
@@ -221,7 +219,7 @@ class History:
                 seat.compare_all(truth)
             seat.compare(truth, self.chance.sample(numbers, len(numbers)), ids)
             seat.compare_live(truth)
-            if self.chance.random() < 0.2:
+            if self.chance.random() < 0.4:
                 seat.settle_down(self.chance.choice(numbers), self.chance.randrange(2))
             seat.away = False
         self.secret = False
