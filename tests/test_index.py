@@ -427,7 +427,7 @@ def history_of(server, seed, page_sizes):
 
 def test_pages_are_what_sql_says(server):
     with history_of(server, SEED, (10, 7)) as history:
-        for _ in range(OPERATIONS or 300):
+        for _ in range(OPERATIONS or 200):
             history.step()
         history.end_all()
         history.look()
