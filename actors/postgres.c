@@ -8,6 +8,12 @@
 //
 //  It stays in pipeline mode. PQgetResult () then gives NULL between two statements' results, and
 //  NULL again when nothing is left; so two NULLs in a row end a round of reading.
+//
+//  A socket that cannot take all that libpq has to write makes libpq read what has come. No event tells
+//  of that any more, so who flushes looks whether there is a result to take.
+//
+//  zloop calls a timer that has been ended once more, when its time had come in the same turn; so each
+//  handler looks whether it is for the timer that counts.
 
 #include "actors/postgres.h"
 #include "actors/schema.h"
@@ -33,6 +39,7 @@ struct postgres {
     int timer;              //  Of the retry, the connect timeout or silence; -1: none
     int retry_ms;           //  The next delay, before jitter
     state_t state;
+    bool taking;      //  Results are being taken; whoever flushes meanwhile need not look for more
     int awaited;      //  Syncs whose results are to come
     int64_t heard_ms; //  When something came, or when we began to wait for it
     bool broken;      //  Something could not be queued, and nothing is from there on: out of memory
@@ -200,8 +207,9 @@ static int
 s_handle_connect_timeout (zloop_t *loop, int timer, void *arg)
 {
     (void) loop;
-    (void) timer;
     postgres_t *self = (postgres_t *) arg;
+    if (timer != self->timer)
+        return 0;
     self->timer = -1;
     char reason[64];
     snprintf (reason, sizeof (reason), "no answer in %d ms", self->limits.connect_ms);
@@ -233,8 +241,9 @@ static int
 s_handle_retry (zloop_t *loop, int timer, void *arg)
 {
     (void) loop;
-    (void) timer;
     postgres_t *self = (postgres_t *) arg;
+    if (timer != self->timer)
+        return 0;
     self->timer = -1;
     *self->failure = 0;
     self->broken = false;
@@ -288,6 +297,7 @@ static void
 s_take_results (postgres_t *self)
 {
     bool gap = false;
+    self->taking = true;
     while (self->connection && !PQisBusy (self->connection)) {
         PGresult *result = PQgetResult (self->connection);
         if (!result && gap)
@@ -304,6 +314,7 @@ s_take_results (postgres_t *self)
         else if (result)
             s_take_set_up_result (self, result);
     }
+    self->taking = false;
 }
 
 static void
@@ -364,19 +375,30 @@ postgres_hurry (postgres_t *self)
     self->broken = self->broken || !PQsendFlushRequest (self->connection);
 }
 
-//  PostgreSQL has been silent for too long, or has to be given more time.
+//  Waits until the connection's socket is ready for the events; returns whether it is by then.
+
+static bool
+s_wait_socket (const postgres_t *self, short events, int patience_ms)
+{
+    zmq_pollitem_t item = {.fd = PQsocket (self->connection), .events = events};
+    return zmq_poll (&item, 1, patience_ms) == 1;
+}
+
+//  PostgreSQL has been silent for too long, or has to be given more time. It may also have been us who
+//  stood still: timers come first in a turn of the loop, and what has come is only looked at behind them.
 
 static int
 s_handle_silence (zloop_t *loop, int timer, void *arg)
 {
     (void) loop;
-    (void) timer;
     postgres_t *self = (postgres_t *) arg;
+    if (timer != self->timer)
+        return 0;
     int limit_ms = self->limits.statement_ms + SILENCE_MS;
     int64_t left_ms = self->heard_ms + limit_ms - zclock_mono ();
     self->timer = -1;
-    if (self->awaited > 0 && left_ms > 0)
-        s_set_timer (self, (int) left_ms, s_handle_silence);
+    if (self->awaited > 0 && (left_ms > 0 || s_wait_socket (self, ZMQ_POLLIN, 0)))
+        s_set_timer (self, left_ms > 0 ? (int) left_ms : SILENCE_MS, s_handle_silence);
     else if (self->awaited > 0) {
         char reason[64];
         snprintf (reason, sizeof (reason), "no answer in %d ms", limit_ms);
@@ -406,7 +428,9 @@ postgres_flush (postgres_t *self)
 {
     //  That the socket cannot be written to shows when it is read, and then with the server's reason
     bool more = PQflush (self->connection) == 1;
-    s_watch (self, more ? ZMQ_POLLIN | ZMQ_POLLOUT : ZMQ_POLLIN);
+    //  What was read meanwhile is taken when the socket can be written to: now, or when all is written
+    bool read = self->awaited > 0 && !self->taking && !PQisBusy (self->connection);
+    s_watch (self, more || read ? ZMQ_POLLIN | ZMQ_POLLOUT : ZMQ_POLLIN);
     if (self->broken || PQstatus (self->connection) == CONNECTION_BAD)
         s_fail (self, PQerrorMessage (self->connection));
 }
@@ -472,7 +496,9 @@ typedef struct {
 
 static const postgres_statement_t s_test_statements[] = {
     {"echo", "SELECT $1::text"},
+    {"length", "SELECT length($1)"},
     {"pid", "SELECT pg_backend_pid()"},
+    {"sleep", "SELECT pg_sleep(60)"},
     {NULL, NULL},
 };
 
@@ -517,6 +543,35 @@ s_witness_notification (void *arg, const char *payload)
     snprintf (self->payload, sizeof (self->payload), "%s", payload);
 }
 
+//  An answer that libpq has read while it could not write.
+
+static void
+s_test_read_while_writing (postgres_t *postgres, witness_t *witness)
+{
+    int syncs = witness->syncs;
+    const char *const question[] = {"crust"};
+    postgres_query (postgres, "echo", 1, question);
+    postgres_sync (postgres);
+    postgres_flush (postgres);
+    bool answered = s_wait_socket (postgres, ZMQ_POLLIN, 10000);
+    assert (answered);
+    char *large = (char *) zmalloc (300001); //  More than the socket takes, less than twice that
+    memset (large, 'c', 300000);
+    const char *const values[] = {large};
+    postgres_query (postgres, "length", 1, values);
+    while (PQflush (postgres->connection) == 1)
+        s_wait_socket (postgres, ZMQ_POLLOUT, 10000);
+    postgres_flush (postgres);
+    assert (!s_wait_socket (postgres, ZMQ_POLLIN, 0)); //  The answer has left the socket
+    zloop_start (witness->loop);
+    assert (witness->syncs == syncs + 1 && witness->downs == 0 && streq (witness->value, "crust"));
+    postgres_sync (postgres);
+    postgres_flush (postgres);
+    zloop_start (witness->loop);
+    assert (witness->syncs == syncs + 2 && streq (witness->value, "300000"));
+    zstr_free (&large);
+}
+
 static void
 s_test_reconnect (const scratch_t *scratch)
 {
@@ -528,10 +583,13 @@ s_test_reconnect (const scratch_t *scratch)
                                      s_test_statements, scratch_limits, &handler, &witness);
     zloop_start (witness.loop);
     assert (postgres_is_up (witness.postgres) && witness.ups == 1 && witness.syncs == 1);
+    char pid[sizeof (witness.value)];
+    snprintf (pid, sizeof (pid), "%s", witness.value);
+    s_test_read_while_writing (witness.postgres, &witness);
 
     //  Somebody ends the backend; the connection comes back, and its statements with it
     char sql[128];
-    snprintf (sql, sizeof (sql), "SELECT pg_terminate_backend(%s)", witness.value);
+    snprintf (sql, sizeof (sql), "SELECT pg_terminate_backend(%s)", pid);
     char *ended = scratch_sql (scratch, sql);
     assert (streq (ended, "t"));
     zstr_free (&ended);
@@ -543,6 +601,59 @@ s_test_reconnect (const scratch_t *scratch)
     zloop_start (witness.loop);
     assert (streq (witness.payload, "crumbs"));
     postgres_destroy (&witness.postgres);
+    postgres_destroy (&witness.postgres);
+    zloop_destroy (&witness.loop);
+}
+
+//  While the loop stood still, its time came for a timer that breaks the connection, and for the one of
+//  the silence behind it, which that ends.
+
+static int
+s_stand_still (zloop_t *loop, int timer, void *arg)
+{
+    (void) loop;
+    (void) timer;
+    (void) arg;
+    zclock_sleep (800);
+    return 0;
+}
+
+static int
+s_break (zloop_t *loop, int timer, void *arg)
+{
+    (void) loop;
+    (void) timer;
+    postgres_break (((witness_t *) arg)->postgres, "for a test");
+    return 0;
+}
+
+static void
+s_late_up (void *arg)
+{
+    witness_t *self = (witness_t *) arg;
+    if (self->ups++ > 0) {
+        zloop_timer (self->loop, 200, 1, scratch_end_loop, NULL);
+        return;
+    }
+    zloop_timer (self->loop, SILENCE_MS / 2, 1, s_stand_still, NULL);
+    zloop_timer (self->loop, SILENCE_MS, 1, s_break, self);
+    postgres_query (self->postgres, "sleep", 0, NULL);
+    postgres_sync (self->postgres);
+    postgres_flush (self->postgres);
+}
+
+static void
+s_test_late_timer (const scratch_t *scratch)
+{
+    static const postgres_handler_t handler = {s_late_up, s_witness_down, s_witness_result,
+                                               s_witness_notification};
+    static const postgres_limits_t limits = {5000, 0, 300}; //  A statement may take for ever
+    witness_t witness = {.loop = zloop_new ()};
+    zloop_set_nonstop (witness.loop, true);
+    witness.postgres = postgres_new (witness.loop, scratch_url (scratch), "origin",
+                                     s_test_statements, limits, &handler, &witness);
+    zloop_start (witness.loop);
+    assert (witness.downs == 1 && witness.ups == 2 && postgres_is_up (witness.postgres));
     postgres_destroy (&witness.postgres);
     zloop_destroy (&witness.loop);
 }
@@ -563,6 +674,7 @@ postgres_test (bool verbose)
     assert (connection);
     PQfinish (connection);
     s_test_reconnect (scratch);
+    s_test_late_timer (scratch);
     scratch_destroy (&scratch);
     printf ("OK\n");
 }

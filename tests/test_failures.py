@@ -154,6 +154,21 @@ def test_a_server_that_stands_still_for_long(start, fresh, own_server):
     check(keepers, fresh)
 
 
+def test_a_board_that_stood_still_itself_does_not_blame_the_server(start, fresh, own_server):
+    board = start(database_statement_timeout_ms=1000)
+    asker = begin(board)
+    (backend,) = fresh.backends()
+    with paused(own_server):
+        ref = asker.send("add message", author="Ann", text="meanwhile")
+        wait_for(lambda: has_work(backend), "the add to be sent")
+        board.signal(signal.SIGSTOP)
+    wait_for(lambda: ("meanwhile",) in fresh.sql("SELECT text FROM messages"), "the commit")
+    time.sleep(3)  # longer than the server may be silent
+    board.signal(signal.SIGCONT)
+    assert asker.reply(ref)["status"] == "ok"
+    assert "no answer" not in board.logged() and fresh.backends() == [backend]
+
+
 def test_a_server_without_a_connection_to_spare(start, fresh, own_server):
     own_server.sql("CREATE ROLE few LOGIN IN ROLE pg_read_all_stats", database="postgres")
     own_server.sql(f"ALTER DATABASE {fresh.name} OWNER TO few", database="postgres")
