@@ -9,9 +9,11 @@ import websockets
 
 from board import PATIENCE, Client, wait_for
 
-#  A page that shows all that one batch of the writers can hold, so that each sees its own message.
-#  Writers of another board can fill a page between two frames: with those, all must fit on one page.
+#  Of several pages that come in a row a client may get only the newest. So that each writer sees its own message
+#  all the same, none writes on while one waits whose message so many others were acknowledged after; with those that
+#  are on their way they fit on a page. Writers of another board do not know: with those, all must fit on one page.
 PAGE_SIZE = 40
+AHEAD = 25
 
 
 class Writers:
@@ -31,6 +33,8 @@ class Writers:
         self.close_codes = []
         self._most = most
         self._ending = threading.Event()
+        self._turn = threading.Condition()
+        self._since = {}  # by writer that waits for its answer: how many had been acknowledged when it wrote
         self._faults = []
         self._threads = [threading.Thread(target=self._run, args=(number,)) for number in range(count)]
         for thread in self._threads:
@@ -89,8 +93,9 @@ class Writers:
                 text = next(texts, None)
                 if not text:
                     return False
-                client.send("add message", author=f"writer {number}", text=text)
-                self._await_answer(client, text)
+                with self._takes_turn(number):
+                    client.send("add message", author=f"writer {number}", text=text)
+                    self._await_answer(client, text)
                 text = None
         except websockets.ConnectionClosed as closed:
             if text:
@@ -101,6 +106,18 @@ class Writers:
             with contextlib.suppress(Exception):
                 client.close()
         return False
+
+    @contextlib.contextmanager
+    def _takes_turn(self, number):
+        with self._turn:
+            self._turn.wait_for(lambda: all(len(self.acknowledged) < since + AHEAD for since in self._since.values()))
+            self._since[number] = len(self.acknowledged)
+        try:
+            yield
+        finally:
+            with self._turn:
+                del self._since[number]
+                self._turn.notify_all()
 
     def _await_answer(self, client, text):
         deadline = time.monotonic() + PATIENCE
