@@ -23,14 +23,18 @@ FEW = 30  # messages that a keeper has on the board at most, about
 class Message:
     """One that a keeper added, as far as the keeper knows."""
 
-    def __init__(self, author):
+    def __init__(self, author, padding):
         self.key = str(uuid.uuid4())
         self.author = author
-        self.text = f"{self.key} 1"
+        self.padding = padding
+        self.text = self.text_of(1)
         self.id = None
         self.version = 1
         self.deleted = False
         self.request = None  # the one under way
+
+    def text_of(self, version):
+        return f"{self.key} {version}{self.padding}"
 
 
 class Request:
@@ -55,8 +59,9 @@ class Request:
 class Keepers:
     """Several keepers against the board at an address. With a seed all that they choose is chosen again."""
 
-    def __init__(self, address, count=6, seed=None, name="keeper"):
+    def __init__(self, address, count=6, seed=None, name="keeper", padding=""):
         self.address = address
+        self._padding = padding  # of each text
         self.acknowledged = 0  # writes
         self.doubts = 0  # requests whose connection broke
         self.retries = 0  # requests sent again
@@ -193,9 +198,9 @@ class Keepers:
             request = Request(rested[0], "delete message")
         elif rested and chance < 0.3:
             message = self._random.choice(rested)
-            request = Request(message, "update message", f"{message.key} {message.version + 1}")
+            request = Request(message, "update message", message.text_of(message.version + 1))
         else:
-            message = Message(keeper["author"])
+            message = Message(keeper["author"], self._padding)
             keeper["messages"].append(message)
             self.messages.append(message)
             request = Request(message, "add message")

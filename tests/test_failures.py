@@ -154,6 +154,16 @@ def test_a_server_that_stands_still_for_long(start, fresh, own_server):
     check(keepers, fresh)
 
 
+def test_large_messages_of_many_do_not_wait_for_each_other(start, fresh):
+    """More is sent ahead than the socket takes; libpq reads then, too, and no event tells of what it has read."""
+    board = start(board_text_max=10000, limits_max_message_bytes=200000, board_page_size=1,
+                  database_statement_timeout_ms=1000)
+    with Keepers(board.address, count=16, padding=chr(0x1D54F) * 9000) as keepers:
+        keepers.wait(1000, 4 * PATIENCE)
+    check(keepers, fresh)
+    assert "no answer" not in board.logged()
+
+
 def test_a_board_that_stood_still_itself_does_not_blame_the_server(start, fresh, own_server):
     board = start(database_statement_timeout_ms=1000)
     asker = begin(board)
