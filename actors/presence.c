@@ -24,9 +24,9 @@ presence_destroy (presence_t **self_p)
 //  NULL when memory is out.
 
 static zframe_t *
-s_frame (const site_t *site, int64_t open)
+s_frame (const site_t *site, int64_t open, bool away)
 {
-    json_t *data = json_pack ("{s:I}", "count", (json_int_t) open);
+    json_t *data = json_pack ("{s:I, s:b}", "count", (json_int_t) open, "away", away);
     char *html = data ? mustache_render (site_templates (site), "presence.html", data, NULL) : NULL;
     zframe_t *frame = html ? swap_new (NULL, "#presence", html) : NULL;
     json_decref (data);
@@ -38,15 +38,19 @@ void
 presence_renew (presence_t *self, const site_t *site, int64_t now_ms)
 {
     int64_t open = metrics_get (METRICS_CONNECTIONS_OPEN);
-    if (open == self->open || now_ms < self->next_ms)
+    bool missing = !metrics_get (METRICS_DATABASE_UP);
+    bool away = missing && self->missed;
+    self->missed = missing;
+    if ((open == self->open && away == self->away) || now_ms < self->next_ms)
         return;
-    zframe_t *frame = s_frame (site, open);
+    zframe_t *frame = s_frame (site, open, away);
     if (!frame)
         return;
     parcel_destroy (&self->frame);
     self->frame = parcel_new (&frame);
     self->version = self->version == UINT16_MAX ? 1 : (uint16_t) (self->version + 1);
     self->open = open;
+    self->away = away;
     self->next_ms = now_ms + open * 1000 / PRESENCE_FRAMES;
 }
 
@@ -73,11 +77,17 @@ presence_test (bool verbose)
         printf ("\n");
     site_t *site = scratch_site ();
     presence_t *self = presence_new ();
+    metrics_set (METRICS_DATABASE_UP, 1);
     metrics_set (METRICS_CONNECTIONS_OPEN, 3);
     presence_renew (self, site, 1000);
     assert (self->version == 1 && memmem (self->frame->data, self->frame->size, ">3<", 3));
     presence_renew (self, site, 2000);
     assert (self->version == 1); //  Nobody came or went
+    metrics_set (METRICS_DATABASE_UP, 0);
+    presence_renew (self, site, 2100);
+    metrics_set (METRICS_DATABASE_UP, 1);
+    presence_renew (self, site, 2200);
+    assert (self->version == 1); //  It was away for a moment only
 
     parcel_t *parcel = presence_parcel (self);
     metrics_set (METRICS_CONNECTIONS_OPEN, 5000);
@@ -95,6 +105,19 @@ presence_test (bool verbose)
     self->version = UINT16_MAX;
     presence_renew (self, site, 14000);
     assert (self->version == 1);
+
+    metrics_set (METRICS_DATABASE_UP, 0);
+    presence_renew (self, site, 20000);
+    assert (self->version == 1);
+    presence_renew (self, site, 21000);
+    presence_renew (self, site, 30000);
+    assert (self->version == 2 &&
+            memmem (self->frame->data, self->frame->size, "saving is off", 13));
+    metrics_set (METRICS_DATABASE_UP, 1);
+    presence_renew (self, site, 40000);
+    assert (self->version == 3 &&
+            !memmem (self->frame->data, self->frame->size, "saving is off", 13));
+    metrics_set (METRICS_DATABASE_UP, 0);
     metrics_set (METRICS_CONNECTIONS_OPEN, 0);
     presence_destroy (&self);
     presence_destroy (&self);

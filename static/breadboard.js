@@ -44,20 +44,36 @@ function receive({ selector, html, ...place }) {
   if (selector === "#messages__list") hold({ html, ...place });
   else if (selector === "#notices") showNotice(parse(html));
   else if (selector) document.querySelector(selector)?.replaceChildren(parse(html));
+  if (selector === "#presence") heardOfSaving(Boolean(document.querySelector(".presence__away")));
 }
 
 const STATES = {
   connecting: "", // Most often over at once
   open: "Live",
+  away: "Saving is off for the moment", // The line is open, but the board does not reach its database
   lost: "Connection lost, reconnecting…",
   off: "Not live",
 };
 
-function changed(state) {
-  release();
+let away = Boolean(byId("away")); // As the page was served, then as presence tells
+
+function heardOfSaving(off) {
+  if (off === away) return;
+  away = off;
+  if (!away) byId("away")?.remove();
+  showState();
+}
+
+function showState() {
+  const state = line.state === "open" && away ? "away" : line.state;
   const element = byId("connection");
   element.dataset.state = state;
   element.textContent = STATES[state];
+}
+
+function changed(state) {
+  release();
+  showState();
   showPending();
   if (state !== "open") return;
   outbox.send();

@@ -1,6 +1,7 @@
 """The page while the server, the network or the database is away: nothing that was written is lost,
 nothing is doubled, and everybody is told."""
 
+import os
 import re
 import time
 
@@ -329,3 +330,24 @@ def test_an_edit_survives_a_reload(start, browser):
     ann.write("#message-form__text", "half a thought")
     ann.reload()
     assert ann.value("#message-form__text") == "half a thought"
+
+
+def test_open_pages_say_that_saving_is_off_and_when_it_works_again(start, server, browser):
+    proxy = Proxy(os.path.join(server.folder, f".s.PGSQL.{server.port}"))
+    board = start(database_url=f"host=127.0.0.1 port={proxy.port} user=board dbname=board")
+    fill(board, "as it was")
+    ann = browser.window(board)
+    ann.wait_text("#connection", "Live")
+    proxy.refuses = True
+    proxy.cut()
+    ann.wait_text("#connection", "Saving is off for the moment")
+    bob = browser.window(board, live=False)  # One that is opened meanwhile says so from the beginning
+    assert bob.has("#away")
+    bob.wait_text("#connection", "Saving is off for the moment")
+    ann.post("Ann", "kept for later")
+    proxy.refuses = False
+    for window in ann, bob:
+        window.wait_text("#connection", "Live")
+        window.wait_shown("kept for later", "as it was")
+        assert not window.has("#away")
+    proxy.close()

@@ -1,9 +1,11 @@
-"""How many are here: told to those who speak breadboard.1, soon, and not too often."""
+"""How many are here, and whether saving is off: told to those who speak breadboard.1, soon, and not too often."""
 
+import os
 import re
 import time
 
 from board import wait_for
+from proxy import Proxy
 from test_replies import speaker
 
 
@@ -67,3 +69,29 @@ def test_its_template_is_read_anew(start, tmp_path):
     (tmp_path / "presence.html").write_text('<i class="presence__count">{{count}}</i> writers')
     board.signal(1)  # SIGHUP
     wait_for(lambda: here(ann) and ann.presences[-1]["html"].endswith("writers"), "the new template")
+
+
+def test_an_outage_is_told_once_and_so_is_its_end(start, server):
+    proxy = Proxy(os.path.join(server.folder, f".s.PGSQL.{server.port}"))
+    board = start(database_url=f"host=127.0.0.1 port={proxy.port} user=board dbname=board")
+    ann, plain = speaker(board), board.client()
+
+    def told():
+        here(ann)
+        return ["saving is off" in frame["html"] for frame in ann.presences]
+
+    wait_here(ann, 2)
+    before = told()
+    proxy.refuses = True
+    proxy.cut()
+    wait_for(lambda: told() == before + [True], "the outage to be told")
+    bob = speaker(board)
+    wait_here(bob, 3)
+    assert "saving is off" in bob.presences[-1]["html"]
+    proxy.refuses = False
+    wait_for(lambda: told()[-1] is False, "its end to be told")
+    assert told() in (before + [True, True, False], before + [True, False])  # Bob's coming may be told with the end
+    wait_for(lambda: here(bob) and "saving" not in bob.presences[-1]["html"], "its end to be told")
+    assert plain.presences == [] and plain.frames() == []
+    assert board.stop() == 0
+    proxy.close()
