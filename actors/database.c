@@ -777,8 +777,9 @@ static int
 s_handle_deadline (zloop_t *loop, int timer, void *arg)
 {
     (void) loop;
-    (void) timer;
     self_t *self = (self_t *) arg;
+    if (timer != self->deadline)
+        return 0; //  Ended in this turn of the loop, and called all the same
     self->deadline = -1;
     if (self->batch)
         log_error ("database: gave up on %zu commands", batch_size (self->batch));
@@ -802,8 +803,11 @@ s_break_round (self_t *self)
         s_empty (self, &self->next);
     if (!self->batch)
         return;
-    if (self->state == BATCH_DONE || !batch_writes (self->batch))
+    if (self->state == BATCH_DONE || !batch_writes (self->batch)) {
         s_abandon_batch (self); //  Committed, only not read; or nothing can be in doubt
+        if (!self->draining)
+            s_set_deadline (self, 0, NULL); //  It may have been in doubt before
+    }
     else {
         if (self->state == BATCH_UNDERWAY)
             batch_doubt (self->batch);
