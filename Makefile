@@ -223,11 +223,17 @@ $(BUILD)/bench_%: tests/bench_%.c tests/bench_wire.h Makefile
 BOARD    = 200
 POSTGRES = 50
 MINUTES  = 15
+SECONDS  = 30
 
 .PHONY: kills
 kills: breadboard
 	@scripts/need postgresql python3-psycopg2 python3-websockets
 	BREADBOARD=$(OUT)breadboard /usr/bin/python3 tests/kills.py --board $(BOARD) --postgres $(POSTGRES)
+
+.PHONY: locks
+locks: breadboard
+	@scripts/need postgresql python3-psycopg2 python3-websockets
+	BREADBOARD=$(OUT)breadboard /usr/bin/python3 tests/locks.py --seconds $(SECONDS)
 
 .PHONY: soak
 soak: breadboard
@@ -278,6 +284,7 @@ help:
 	@echo 'make turns           page turns on boards of ROWS="1000 ... 10000000" messages'
 	@echo 'make failing         allocations that fail, one by one'
 	@echo 'make kills           kills under load, BOARD=200 POSTGRES=50 times, and what was lost'
+	@echo 'make locks           a message locked for SECONDS=30, and who notices'
 	@echo 'make soak            MINUTES=15 at work: memory, descriptors'
 	@echo 'make screenshots     the page in its states, into build/screenshots'
 	@echo 'make keystrokes      types while all else changes, RUNS=20 of a minute'

@@ -4,7 +4,6 @@ The failures that take a server's life are tried on a server of their own; test_
 """
 
 import contextlib
-import json
 import os
 import resource
 import signal
@@ -17,6 +16,8 @@ import psycopg2
 import pytest
 
 import kills
+import locks
+from asker import Asker
 from board import BINARY, PATIENCE, READY, Board, Client, Database, Fresh, paused, wait_for
 from conftest import stop_all
 from keepers import ROWS, Keepers
@@ -60,32 +61,6 @@ def proxy(own_server):
 
 def far(proxy, fresh):
     return f"host=127.0.0.1 port={proxy.port} user=board dbname={fresh.name}"
-
-
-class Asker:
-    """A client of breadboard.1 that asks, and waits for the reply."""
-
-    def __init__(self, board):
-        self.client = board.client(subprotocols=["breadboard.1"])
-        self.refs = 0
-
-    def send(self, action, **data):
-        self.refs += 1
-        self.client.send_raw(json.dumps({"action": action, "ref": str(self.refs), "data": data}))
-        return str(self.refs)
-
-    def reply(self, ref):
-        deadline = time.monotonic() + PATIENCE
-        while time.monotonic() < deadline:
-            frame = self.client.frame()
-            if frame.get("ref") == ref:
-                return frame
-        raise AssertionError(f"no reply to {ref}")
-
-    def ask(self, action, **data):
-        """The code of the reply, and the reply."""
-        frame = self.reply(self.send(action, **data))
-        return ("ok" if frame["status"] == "ok" else frame["error"]["code"]), frame
 
 
 def writes_return(asker):
@@ -348,6 +323,12 @@ def test_others_who_write_while_pages_are_read(start, fresh):
     check(keepers, fresh)
     for reader in readers:
         reader.ping()
+
+
+def test_a_row_that_stays_locked(start, fresh):
+    """The short form of make locks."""
+    refusals, written = locks.run(start(), fresh, seconds=5)
+    assert refusals >= 3 and written > refusals
 
 
 def test_kills(request):
