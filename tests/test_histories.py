@@ -7,15 +7,18 @@ the same.
 """
 
 import contextlib
+import functools
 import html
 import json
 import os
 import re
 import time
+import traceback
 import urllib.parse
 import uuid
 
 import hypothesis.strategies as st
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
@@ -26,7 +29,7 @@ from lists import TEXT, content, framed, served
 HISTORIES = int(os.environ.get("HISTORIES", 0))
 PAGE_SIZE = 3
 AUTHOR_MAX, TEXT_MAX = 12, 20
-UNDO = 8  # seconds for which the model relies on a delete that can be undone
+LOG_END = 4000  # characters of a board's log, told when a history fails
 WHITE = "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a" \
         "\u2028\u2029\u202f\u205f\u3000"
 
@@ -56,7 +59,7 @@ class Model:
 
     def __init__(self):
         self.rows = []
-        self.gone = {}  # id: [key of the deletion, row or None once restored, when, key of the add]
+        self.gone = {}  # id: [key of the deletion, row or None once restored, key of the add]
         self.states = [()]  # Each that there was: (id, author, text) of each row, newest first
         self.maker = None  # The board through which is written now; None: somebody else's hand
         self.makers = [None]  # Of each state
@@ -84,7 +87,7 @@ class Model:
         for row in self.rows:
             if row.key == key:
                 return row.id
-        return next((number for number, gone in self.gone.items() if gone[3] == key), None)
+        return next((number for number, gone in self.gone.items() if gone[2] == key), None)
 
     def add(self, number, author, text, key=None, era=1):
         self.rows.append(Row(number, era, author, text, key))
@@ -108,7 +111,7 @@ class Model:
             return "not-found"
         self.rows.remove(row)
         if key or row.key:
-            self.gone[number] = [key, row if key else None, time.monotonic(), row.key]
+            self.gone[number] = [key, row if key else None, row.key]
         self.changed()
         return "ok"
 
@@ -161,12 +164,37 @@ BAD = st.sampled_from([
 ])
 
 
+def noted(function):
+    """Notes the step, and what made it fail. Hypothesis tells only of the shortest history that still fails when it
+    is played again, and of none when none does."""
+
+    @functools.wraps(function)
+    def play(self, *args, **draws):
+        told = [repr(arg) for arg in args] + [f"{name}={value!r}" for name, value in draws.items()]
+        self.steps.append(f"{time.monotonic() - self.began:7.3f} {function.__name__}({', '.join(told)})")
+        try:
+            return function(self, *args, **draws)
+        except Exception:
+            self.tell()
+            raise
+
+    return play
+
+
+def step(**draws):
+    """A rule that is noted."""
+    return lambda function: rule(**draws)(noted(function))
+
+
 class Histories(RuleBasedStateMachine):
     boards = ()
     database = None
+    failure = None  # Of the first history that failed: what, and what led to it
 
     def __init__(self):
         super().__init__()
+        self.began = time.monotonic()
+        self.steps = []
         self.model = Model()
         self.viewers = []
         self.etags = {}  # By content: what shows the same is the same, on each board
@@ -174,9 +202,26 @@ class Histories(RuleBasedStateMachine):
         self.deletions = []  # (id, key)
         self.floor = [0] * len(self.boards)  # The state that each board has surely reached
         self.refs = 0
+        self.made = 0  # Keys
+        self.empty()
+
+    @noted
+    def empty(self):
         self.sql("TRUNCATE messages, breadboard_deleted RESTART IDENTITY")
         for index in range(len(self.boards)):
             self.catch_up(index)
+
+    def tell(self):
+        """Keeps what is known of the exception at hand, unless another history has failed before."""
+        if Histories.failure:
+            return
+        viewers = [f"on board {viewer.board}, page {viewer.page}, {'with' if viewer.replies else 'without'} replies: "
+                   f"{viewer.shown}" for viewer in self.viewers]
+        logs = [f"Board {index}, exit status {board.process.poll()}:\n{board.logged()[-LOG_END:]}"
+                for index, board in enumerate(self.boards)]
+        Histories.failure = "\n".join([
+            traceback.format_exc(), f"after {time.monotonic() - self.began:.3f} s, and these steps:", *self.steps,
+            f"State {self.now}: {self.model.states[-1]}", f"Boards have reached {self.floor}", *viewers, *logs])
 
     def sql(self, statement, *values):
         cursor = self.database.cursor()
@@ -254,6 +299,10 @@ class Histories(RuleBasedStateMachine):
     # ------------------------------------------------------------------------
     # Requests and their answers
 
+    def new_key(self):
+        self.made += 1
+        return str(uuid.UUID(int=self.made, version=4))
+
     def send(self, viewer, action, data, cuts=()):
         """Sends a request, cut in fragments at the places; returns its ref."""
         request = {"action": action, "data": data}
@@ -324,6 +373,8 @@ class Histories(RuleBasedStateMachine):
         ref = self.send(viewer, action, data)
         if outcome == "ok":
             self.done(viewer, ref, data["id"], viewer.page)
+            if action == "delete message" and "key" in data:  # It can be undone however long the history takes
+                self.sql("UPDATE breadboard_deleted SET deleted_at = 'infinity' WHERE deletion = %s", data["key"])
             return
         frame = self.refused(viewer, ref, outcome)
         if outcome == "conflict" and viewer.replies:
@@ -358,6 +409,7 @@ class Histories(RuleBasedStateMachine):
     # Coming, looking, going
 
     @initialize(rows=st.integers(0, 8), viewers=st.lists(st.tuples(INDEX, st.booleans()), max_size=4))
+    @noted
     def begin(self, rows, viewers):
         if rows:
             self.somebody_inserts(rows, 1)
@@ -365,7 +417,7 @@ class Histories(RuleBasedStateMachine):
             self.connect(board, replies, None, False)
 
     @precondition(lambda self: len(self.viewers) < 6)
-    @rule(board=INDEX, replies=st.booleans(), page=st.none() | st.integers(0, 5), has_it=st.booleans())
+    @step(board=INDEX, replies=st.booleans(), page=st.none() | st.integers(0, 5), has_it=st.booleans())
     def connect(self, board, replies, page, has_it):
         board %= len(self.boards)
         expected = self.model.page(page or 1)
@@ -381,7 +433,7 @@ class Histories(RuleBasedStateMachine):
         self.settle()
 
     @precondition(lambda self: self.viewers)
-    @rule(viewer=INDEX, aborts=st.booleans())
+    @step(viewer=INDEX, aborts=st.booleans())
     def disconnect(self, viewer, aborts):
         viewer = self.viewer(viewer)
         self.viewers.remove(viewer)
@@ -391,7 +443,7 @@ class Histories(RuleBasedStateMachine):
             viewer.client.close()
 
     @precondition(lambda self: self.viewers)
-    @rule(viewer=INDEX, page=PAGES, has_it=st.booleans())
+    @step(viewer=INDEX, page=PAGES, has_it=st.booleans())
     def look(self, viewer, page, has_it):
         viewer = self.viewer(viewer)
         expected = self.model.page(int(page))
@@ -412,7 +464,7 @@ class Histories(RuleBasedStateMachine):
         assert viewer.shown == expected
 
     @precondition(lambda self: self.viewers)
-    @rule(viewer=INDEX, message=INDEX)
+    @step(viewer=INDEX, message=INDEX)
     def open_form(self, viewer, message):
         viewer, number = self.viewer(viewer), self.known_id(message)
         row = self.model.row(number)
@@ -429,7 +481,7 @@ class Histories(RuleBasedStateMachine):
     # Writing
 
     @precondition(lambda self: self.viewers)
-    @rule(viewer=INDEX, author=AUTHORS, text=TEXTS, old_key=st.none() | INDEX, keyed=st.booleans(),
+    @step(viewer=INDEX, author=AUTHORS, text=TEXTS, old_key=st.none() | INDEX, keyed=st.booleans(),
           cuts=st.lists(st.integers(1, 120), max_size=3))
     def adds(self, viewer, author, text, old_key, keyed, cuts):
         viewer = self.viewer(viewer)
@@ -437,7 +489,7 @@ class Histories(RuleBasedStateMachine):
         if keyed and old_key is not None and self.keys:
             data["key"] = self.keys[old_key % len(self.keys)]
         elif keyed:
-            data["key"] = str(uuid.uuid4())
+            data["key"] = self.new_key()
         if not (fits(author, AUTHOR_MAX) and fits(text, TEXT_MAX)):
             self.refused(viewer, self.send(viewer, "add message", data, cuts), "invalid")
             return
@@ -447,7 +499,7 @@ class Histories(RuleBasedStateMachine):
         self.settle()
 
     @precondition(lambda self: self.viewers)
-    @rule(viewer=INDEX, message=INDEX, author=AUTHORS, text=TEXTS, version=st.none() | st.integers(-1, 1))
+    @step(viewer=INDEX, message=INDEX, author=AUTHORS, text=TEXTS, version=st.none() | st.integers(-1, 1))
     def updates(self, viewer, message, author, text, version):
         """version: beside the one that is stored."""
         viewer, number = self.viewer(viewer), self.known_id(message)
@@ -463,24 +515,21 @@ class Histories(RuleBasedStateMachine):
         self.settle()
 
     @precondition(lambda self: self.viewers)
-    @rule(viewer=INDEX, message=INDEX, keyed=st.booleans())
+    @step(viewer=INDEX, message=INDEX, keyed=st.booleans())
     def deletes(self, viewer, message, keyed):
         viewer, data = self.viewer(viewer), {"id": self.known_id(message)}
         if keyed:
-            data["key"] = str(uuid.uuid4())
+            data["key"] = self.new_key()
             self.deletions.append((data["id"], data["key"]))
         outcome = self.model.delete(data["id"], data.get("key"))
         self.change(viewer, "delete message", data, outcome)
         self.settle()
 
     @precondition(lambda self: self.viewers and self.deletions)
-    @rule(viewer=INDEX, deletion=INDEX, again=st.booleans())
+    @step(viewer=INDEX, deletion=INDEX, again=st.booleans())
     def undoes(self, viewer, deletion, again):
         """Or sends the delete again."""
         number, key = self.deletions[deletion % len(self.deletions)]
-        gone = self.model.gone.get(number)
-        if not again and gone and gone[1] and time.monotonic() - gone[2] > UNDO:
-            return  # It might be too late by now
         viewer = self.viewer(viewer)
         outcome = self.model.delete(number, key) if again else self.model.restore(number, key)
         self.change(viewer, "delete message" if again else "restore message",
@@ -488,7 +537,7 @@ class Histories(RuleBasedStateMachine):
         self.settle()
 
     @precondition(lambda self: self.viewers)
-    @rule(viewer=INDEX, bad=BAD)
+    @step(viewer=INDEX, bad=BAD)
     def sends_what_is_wrong(self, viewer, bad):
         viewer, (text, code) = self.viewer(viewer), bad
         viewer.client.send_raw(text)
@@ -501,7 +550,7 @@ class Histories(RuleBasedStateMachine):
     # Many at once
 
     @precondition(lambda self: self.viewer(0, replies=True))
-    @rule(viewer=INDEX, kinds=st.lists(KINDS, min_size=2, max_size=12), picks=st.lists(INDEX, min_size=12,
+    @step(viewer=INDEX, kinds=st.lists(KINDS, min_size=2, max_size=12), picks=st.lists(INDEX, min_size=12,
                                                                                        max_size=12))
     def sends_many(self, viewer, kinds, picks):
         """Without waiting for answers."""
@@ -549,7 +598,7 @@ class Histories(RuleBasedStateMachine):
         self.settle()
 
     @precondition(lambda self: self.viewer(0, replies=True))
-    @rule(board=INDEX)
+    @step(board=INDEX)
     def all_add(self, board):
         """At the same time; the board puts them in an order."""
         board = self.board(board)
@@ -573,7 +622,7 @@ class Histories(RuleBasedStateMachine):
         """Sends a form; returns the status."""
         return self.boards[board].post(path, urllib.parse.urlencode(fields)).status
 
-    @rule(board=INDEX, author=AUTHORS, text=TEXTS)
+    @step(board=INDEX, author=AUTHORS, text=TEXTS)
     def form_adds(self, board, author, text):
         board = self.board(board)
         status = self.post(board, "/messages", author=author, message=text)
@@ -584,7 +633,7 @@ class Histories(RuleBasedStateMachine):
             self.floor[board] = self.now
         self.settle()
 
-    @rule(board=INDEX, message=INDEX, author=GOOD_AUTHORS, text=GOOD_TEXTS, version=st.none() | st.integers(-1, 0))
+    @step(board=INDEX, message=INDEX, author=GOOD_AUTHORS, text=GOOD_TEXTS, version=st.none() | st.integers(-1, 0))
     def form_updates(self, board, message, author, text, version):
         board, number = self.board(board), self.known_id(message)
         row = self.model.row(number)
@@ -597,7 +646,7 @@ class Histories(RuleBasedStateMachine):
         self.floor[board] = self.now if outcome == "ok" else self.floor[board]
         self.settle()
 
-    @rule(board=INDEX, message=INDEX)
+    @step(board=INDEX, message=INDEX)
     def form_deletes(self, board, message):
         board, number = self.board(board), self.known_id(message)
         outcome = self.model.delete(number)
@@ -606,7 +655,7 @@ class Histories(RuleBasedStateMachine):
         self.floor[board] = self.now if outcome == "ok" else self.floor[board]
         self.settle()
 
-    @rule(count=st.integers(1, 7), era=st.integers(0, 2))
+    @step(count=st.integers(1, 7), era=st.integers(0, 2))
     def somebody_inserts(self, count, era):
         """Also in the past and in the future."""
         self.model.maker = None
@@ -622,7 +671,7 @@ class Histories(RuleBasedStateMachine):
         self.settle()
 
     @precondition(lambda self: self.model.rows)
-    @rule(message=INDEX, text=GOOD_TEXTS)
+    @step(message=INDEX, text=GOOD_TEXTS)
     def somebody_updates(self, message, text):
         self.model.maker = None
         row, text = self.row(message), stored(text)
@@ -633,7 +682,7 @@ class Histories(RuleBasedStateMachine):
         self.settle()
 
     @precondition(lambda self: self.model.rows)
-    @rule(message=INDEX, count=st.integers(1, 5))
+    @step(message=INDEX, count=st.integers(1, 5))
     def somebody_deletes(self, message, count):
         self.model.maker = None
         start = message % len(self.model.rows)
@@ -644,7 +693,7 @@ class Histories(RuleBasedStateMachine):
         self.settle()
 
     @precondition(lambda self: len(self.model.rows) > 4)
-    @rule()
+    @step()
     def somebody_truncates(self):
         self.model.maker = None
         self.sql("TRUNCATE messages")
@@ -654,6 +703,7 @@ class Histories(RuleBasedStateMachine):
 
     # ------------------------------------------------------------------------
 
+    @noted
     def teardown(self):
         """Nobody has anything more to come, and what is stored is what the model has."""
         try:
@@ -676,6 +726,10 @@ def test_histories(server, request):
     Histories.boards = [Board(database_url=database.url, **options) for _ in range(2)]
     request.addfinalizer(lambda: stop_all(Histories.boards))
     with contextlib.closing(database.connect()) as Histories.database:
-        run_state_machine_as_test(Histories, settings=settings(
-            max_examples=HISTORIES or 35, stateful_step_count=40, deadline=None, database=None,
-            derandomize=not HISTORIES, suppress_health_check=list(HealthCheck), print_blob=False))
+        try:
+            run_state_machine_as_test(Histories, settings=settings(
+                max_examples=HISTORIES or 35, stateful_step_count=40, deadline=None, database=None,
+                derandomize=not HISTORIES, suppress_health_check=list(HealthCheck), print_blob=False))
+        finally:
+            if Histories.failure:
+                pytest.fail(f"The first history that failed:\n{Histories.failure}", pytrace=False)
