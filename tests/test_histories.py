@@ -336,6 +336,10 @@ class Histories(RuleBasedStateMachine):
             assert CODE.search(frame["html"]).group(1) == code, (frame, code)
         return frame
 
+    def owed_nothing(self, viewer):
+        """The viewer has no frame to come for what it has sent: the next one is for what it sends now."""
+        self.refused(viewer, self.send(viewer, "open edit page", {"id": 0}), "not-found")
+
     def done(self, viewer, ref, number, page):
         """A write is done: its ok comes behind the list that shows it; the plain client gets the list, be it
         changed or not. The viewer is on the page then. number: the message, or a function that tells, once
@@ -429,6 +433,8 @@ class Histories(RuleBasedStateMachine):
         viewer = Viewer(client, board, replies, page or 1, self.floor[board])
         if etag:
             viewer.page, viewer.shown = expected[0], expected
+        if etag and viewer.page > 1:  # The board asks the database whether it is news, and writes must not come first
+            self.owed_nothing(viewer)
         self.viewers.append(viewer)
         self.settle()
 
@@ -457,6 +463,8 @@ class Histories(RuleBasedStateMachine):
         if etag:
             viewer.page, viewer.shown = expected[0], expected
             viewer.seen[viewer.page] = self.now
+            if not viewer.replies:  # Else a write from elsewhere might come first, and make the page news to it
+                self.owed_nothing(viewer)
             return
         frame = viewer.client.frame()
         assert (frame.get("ref"), frame.get("status")) == (ref, ref and "ok"), frame
@@ -708,7 +716,7 @@ class Histories(RuleBasedStateMachine):
         """Nobody has anything more to come, and what is stored is what the model has."""
         try:
             for viewer in self.viewers:
-                self.refused(viewer, self.send(viewer, "open edit page", {"id": 0}), "not-found")
+                self.owed_nothing(viewer)
                 assert viewer.shown == self.model.page(viewer.page)
             rows = self.sql("SELECT id, author, text, version FROM messages ORDER BY created_at DESC, id DESC")
             assert rows == [(row.id, row.author, row.text, row.version) for row in self.model.rows]
