@@ -336,6 +336,19 @@ class Histories(RuleBasedStateMachine):
             assert CODE.search(frame["html"]).group(1) == code, (frame, code)
         return frame
 
+    def until_answered(self, viewer, ref):
+        """The list frames that come until the request is answered. Those without replies are told by another
+        answer, which comes behind it."""
+        if viewer.replies:
+            frame, frames = self.reply(viewer, ref)
+            return [*frames, frame]
+        self.send(viewer, "open edit page", {"id": 0})
+        frames = [viewer.client.frame()]
+        while frames[-1]["selector"] == "#messages__list":
+            frames.append(viewer.client.frame())
+        assert CODE.search(frames.pop()["html"]).group(1) == "not-found"
+        return frames
+
     def owed_nothing(self, viewer):
         """The viewer has no frame to come for what it has sent: the next one is for what it sends now."""
         self.refused(viewer, self.send(viewer, "open edit page", {"id": 0}), "not-found")
@@ -621,6 +634,31 @@ class Histories(RuleBasedStateMachine):
         for viewer, (_, before) in zip(writers, answers):
             for frame in before:
                 self.unasked(viewer, frame, own=True)
+        self.settle()
+
+    @precondition(lambda self: len(self.viewers) > 1 and self.model.rows)
+    @step(viewer=INDEX, writer=INDEX, page=PAGES, has_it=st.booleans(), message=INDEX, text=GOOD_TEXTS)
+    def looks_while_one_writes(self, viewer, writer, page, has_it, message, text):
+        """Which of the two comes first nobody knows."""
+        viewer = self.viewer(viewer)
+        writer = self.viewer(self.viewers.index(viewer) + 1 + writer % (len(self.viewers) - 1))
+        expected, before, row = self.model.page(int(page)), self.now, self.row(message)
+        etag = self.etags.get(expected) if has_it else None
+        ref = self.send(viewer, "list messages", {"page": page, "etag": etag} if etag else {"page": page})
+        written = self.send(writer, "update message", {"id": row.id, "author": row.author, "text": text})
+        self.model.update(row.id, row.author, stored(text))
+        self.done(writer, written, row.id, writer.page)
+        frames = self.until_answered(viewer, ref)
+        assert etag or frames, "no answer"
+        for frame in frames:
+            if "html" in frame:
+                self.place(viewer, frame, {viewer.page, int(page)}, before if frame.get("ref") else 0)
+            else:
+                assert frame == {"ref": ref, "status": "ok", "page": expected[0], "pages": expected[1], "etag": etag}
+        if viewer.page != expected[0]:  # It has been told, if at all, that the page is what it has
+            assert etag
+            viewer.page, viewer.shown = expected[0], expected
+            viewer.seen[viewer.page] = before
         self.settle()
 
     # ------------------------------------------------------------------------
