@@ -220,7 +220,7 @@ s_paginator_new (const site_t *site, const char *number, int64_t pages)
     const char *rows[][4] = {{number, "1", "Ann", "text"}};
     PGresult *result = s_result_new (rows, 1);
     int row = 0;
-    page_t *page = page_new (site, page_row_number (result, 0), pages, result, &row);
+    page_t *page = page_new (site, page_row_number (result, 0), pages, 10, result, &row);
     char *paginator = strdup (strstr (page->html, "id=\"paginator\""));
     page_destroy (&page);
     PQclear (result);
