@@ -114,12 +114,15 @@ static void s_start_round (self_t *self);
 //  ------------------------------------------------------------------------
 //  Publishing and answering
 
+//  Tells how many pages there are, so that whoever looks past the end is moved; but not by a guess.
+
 static void
 s_publish_page (self_t *self, page_t *page)
 {
     char topic[32];
+    int64_t end = pages_are_counted (self->pages) ? page->pages : INT64_MAX;
     snprintf (topic, sizeof (topic), "page/%" PRId64 "/", page->number);
-    zsock_send (self->published, "s88f", topic, (uint64_t) page->pages, page->etag, page->frame);
+    zsock_send (self->published, "s88f", topic, (uint64_t) end, page->etag, page->frame);
     page->round = self->round;
 }
 
