@@ -9,10 +9,8 @@ import resource
 import signal
 import socket
 import subprocess
-import threading
 import time
 
-import psycopg2
 import pytest
 
 import kills
