@@ -18,7 +18,7 @@
 //             whether to delete what was found; or what is wrong, in words
 //  publishes  DATABASE_PUBLISHED  PUB that does not drop
 //             [page/N/][8: pages][8: etag][frame]  page N changed; who was past the last page is on it
-//                                                  now
+//                                                  now. While pages is a guess: INT64_MAX
 //             [to/K/][8: 0][8: 0][records]         for connections of thread K: each record is a
 //                                                  database_answer_t and its frame; none: answers a
 //                                                  HELLO
