@@ -375,6 +375,8 @@ s_snapshot_sees (const snapshot_t *self, uint64_t xid)
 static void
 s_forget_snapshots (page_index_t *self, size_t size)
 {
+    if (size == 0) //  And perhaps no array at all
+        return;
     for (size_t index = 0; index < size; index++)
         freen (self->snapshots[index].running);
     self->snapshots_size -= size;
