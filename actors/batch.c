@@ -37,23 +37,24 @@
 
 //  What a statement tells of a message that came or went, for the page index; and to other servers
 #define CREATED_AT TIMESTAMP_EPOCH ("created_at")
+#define NOW        TIMESTAMP_EPOCH ("now()")
 #define ONE        "|| " CREATED_AT " || '/' || id"
 #define CAME       SCHEMA_ANNOUNCE ("'+' " ONE)
 #define WENT       SCHEMA_ANNOUNCE ("'-' " ONE)
 #define STAYED     SCHEMA_ANNOUNCE ("'='")
 
 //  Announces all that were added, which have one time, that of the transaction
-#define ADDED                                                          \
-    "told AS (SELECT " SCHEMA_ANNOUNCE ("'+' || " TIMESTAMP_EPOCH (    \
-        "now()") " || '/' || string_agg(id::text, ',')") " FROM added" \
-                                                         " HAVING count(*) > 0)"
+#define ADDED                                            \
+    "told AS (SELECT " SCHEMA_ANNOUNCE (                 \
+        "'+' || " NOW                                    \
+        " || '/' || string_agg(id::text, ',')") ", " NOW \
+                                                " AS epoch FROM added HAVING count(*) > 0)"
 
 const postgres_statement_t batch_statements[] = {
-    {"add",
-     "WITH added AS (INSERT INTO messages (author, text, created_at, key)"
-     " SELECT author, text, now(), key"
-     " FROM unnest($1::text[], $2::text[], $3::uuid[]) AS new (author, text, key)"
-     " RETURNING id), " ADDED " SELECT id, true, " TIMESTAMP_EPOCH ("now()") " FROM told, added"},
+    {"add", "WITH added AS (INSERT INTO messages (author, text, created_at, key)"
+            " SELECT author, text, now(), key"
+            " FROM unnest($1::text[], $2::text[], $3::uuid[]) AS new (author, text, key)"
+            " RETURNING id), " ADDED " SELECT id, true, epoch FROM told, added"},
     {"add once", "WITH new AS (SELECT * FROM unnest($1::text[], $2::text[], $3::uuid[])"
                  " WITH ORDINALITY AS new (author, text, key, place)),"
                  " added AS (INSERT INTO messages (author, text, created_at, key)"

@@ -872,6 +872,7 @@ s_count_batch (self_t *self)
         if (command->code == COMMAND_OK && command->deleted)
             surveyor_remove (self->surveyor, key);
     }
+    surveyor_report (self->surveyor);
     pages_expect (self->pages, 0);
 }
 

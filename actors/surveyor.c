@@ -151,8 +151,8 @@ surveyor_memory (const surveyor_t *self)
 //  ------------------------------------------------------------------------
 //  What was written
 
-static void
-s_report (const surveyor_t *self)
+void
+surveyor_report (const surveyor_t *self)
 {
     metrics_set (METRICS_INDEX_MESSAGES, page_index_messages (self->index));
     metrics_set (METRICS_INDEX_BYTES, (int64_t) page_index_memory (self->index));
@@ -171,7 +171,6 @@ surveyor_add (surveyor_t *self, page_index_key_t key)
 {
     page_index_add (self->index, key);
     s_count (self, 1);
-    s_report (self);
 }
 
 void
@@ -179,7 +178,6 @@ surveyor_remove (surveyor_t *self, page_index_key_t key)
 {
     page_index_remove (self->index, key);
     s_count (self, -1);
-    s_report (self);
 }
 
 //  Reads "EPOCH/ID", and moves *text_p behind it.
@@ -302,7 +300,7 @@ surveyor_hear (surveyor_t *self, const char *origin, const char *payload)
         return ours && s_hear_word (self, strtoull (changes + 1, NULL, 10));
     if (!ours)
         s_hear_other (self, xid ? strtoull (xid, NULL, 10) : 0, changes);
-    s_report (self);
+    surveyor_report (self);
     return !ours;
 }
 
@@ -446,7 +444,7 @@ surveyor_take (surveyor_t *self, const PGresult *result)
         s_take_walk (self, result);
     if (status == PGRES_PIPELINE_SYNC)
         self->sent = NOTHING;
-    s_report (self);
+    surveyor_report (self);
     return self->failed ? -1 : 0;
 }
 

@@ -39,6 +39,9 @@ void surveyor_counted (surveyor_t *self, int64_t messages);
 void surveyor_add (surveyor_t *self, page_index_key_t key);
 void surveyor_remove (surveyor_t *self, page_index_key_t key);
 
+//  Brings the metrics up to date, after some of these.
+void surveyor_report (const surveyor_t *self);
+
 //  What was announced, by us too. Returns whether pages may show something else now.
 bool surveyor_hear (surveyor_t *self, const char *origin, const char *payload);
 
