@@ -129,8 +129,7 @@ def test_a_server_that_stands_still_for_long(start, fresh, own_server):
 
 def test_large_messages_of_many_do_not_wait_for_each_other(start, fresh):
     """More is sent ahead than the socket takes; libpq reads then, too, and no event tells of what it has read."""
-    board = start(board_text_max=10000, limits_max_message_bytes=200000, board_page_size=1,
-                  database_statement_timeout_ms=1000)
+    board = start(board_text_max=10000, limits_max_message_bytes=200000, board_page_size=1)
     with Keepers(board.address, count=16, padding=chr(0x1D54F) * 9000) as keepers:
         keepers.wait(1000, 4 * PATIENCE)
     check(keepers, fresh)
@@ -138,16 +137,18 @@ def test_large_messages_of_many_do_not_wait_for_each_other(start, fresh):
 
 
 def test_a_board_that_stood_still_itself_does_not_blame_the_server(start, fresh, own_server):
-    board = start(database_statement_timeout_ms=1000)
+    board = start(database_statement_timeout_ms=3000)
     asker = begin(board)
     (backend,) = fresh.backends()
-    with paused(own_server):
-        ref = asker.send("add message", author="Ann", text="meanwhile")
-        wait_for(lambda: has_work(backend), "the add to be sent")
-        board.signal(signal.SIGSTOP)
-    wait_for(lambda: ("meanwhile",) in fresh.sql("SELECT text FROM messages"), "the commit")
-    time.sleep(3)  # longer than the server may be silent
-    board.signal(signal.SIGCONT)
+    try:
+        with paused(own_server):
+            ref = asker.send("add message", author="Ann", text="meanwhile")
+            wait_for(lambda: has_work(backend), "the add to be sent")
+            board.signal(signal.SIGSTOP)
+        wait_for(lambda: ("meanwhile",) in fresh.sql("SELECT text FROM messages"), "the commit")
+        time.sleep(5)  # longer than the server may be silent
+    finally:
+        board.signal(signal.SIGCONT)
     assert asker.reply(ref)["status"] == "ok"
     assert "no answer" not in board.logged() and fresh.backends() == [backend]
 
