@@ -307,15 +307,19 @@ class Fresh:
 
 @contextlib.contextmanager
 def paused(server):
-    """All of the server's processes stand still."""
+    """All of the server's processes stand still. One that was about to end may have ended instead."""
     pids = [server.pid, *children(server.pid)]
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
+
+    def tell(number):
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
     try:
+        tell(signal.SIGSTOP)
         yield
     finally:
-        for pid in pids:
-            os.kill(pid, signal.SIGCONT)
+        tell(signal.SIGCONT)
 
 
 def children(parent):
