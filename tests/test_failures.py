@@ -206,7 +206,9 @@ def test_a_server_whose_disk_is_full(start, fresh, own_server):
 def hole(own_server, fresh):
     """A network namespace from which the server answers, until it swallows everything; gives its url, and a
     function that opens the hole or closes it."""
-    name, near, distant = f"bb{os.getpid()}", "10.213.77.1", "10.213.77.2"
+    #  Addresses of its own, as the wire of a run that was killed, or of one beside this, may have others
+    net = f"10.213.{os.getpid() % 250}"
+    name, near, distant = f"bb{os.getpid()}", f"{net}.1", f"{net}.2"
     relay = ("import sys, time; sys.path.insert(0, sys.argv[1]); from proxy import Proxy;"
              f"p = Proxy(sys.argv[2], '{distant}'); print(p.port, flush=True); time.sleep(1e6)")
 
@@ -232,6 +234,8 @@ def hole(own_server, fresh):
             yield f"host={distant} port={port} user=board dbname={fresh.name}", swallow
             process.kill()
     finally:
+        #  The other network lives on for as long as a connection in it does, and its end of the wire with it
+        subprocess.run(["ip", "link", "del", f"{name}a"], check=False)
         run("ip", "netns", "del", name)
 
 
