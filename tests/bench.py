@@ -342,6 +342,17 @@ def machine(suite):
     }
 
 
+def begin(suite):
+    """Makes the table, and prints what stands above the figures; returns what there is to tell of the machine."""
+    suite.board()
+    suite.close()
+    about = machine(suite)
+    about["binary"] = os.path.relpath(BINARY, ROOT)
+    print_machine(about)
+    print(HEADING)
+    return about
+
+
 def print_machine(about):
     print(f"{about['cpu']}, {about['cores']} cores, Linux {about['kernel']}, PostgreSQL"
           f" {about['postgresql']}, fsync {about['fsync']}; {about['shares_cores']}")
@@ -394,12 +405,7 @@ def main():
     start = time.monotonic()
     suite = Suite(options.quick)
     try:
-        suite.board()  # Makes the table
-        suite.close()
-        about = machine(suite)
-        about["binary"] = os.path.relpath(BINARY, ROOT)
-        print_machine(about)
-        print(HEADING)
+        about = begin(suite)
         for name in options.bench or names:
             run_bench(suite, names[name])
     finally:

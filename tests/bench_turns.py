@@ -19,8 +19,8 @@ import subprocess
 import sys
 import time
 
-from bench import HEADING, Suite, finish, machine, number, print_machine
-from board import BINARY, ROOT, Fresh, wait_for
+from bench import Suite, begin, finish, number
+from board import ROOT, Fresh, wait_for
 from raw import websocket
 from soak import memory_kb
 
@@ -333,12 +333,7 @@ def main():
     start = time.monotonic()
     suite = Turns(options)
     try:
-        suite.board()  # Makes the table
-        suite.close()
-        about = machine(suite)
-        about["binary"] = os.path.relpath(BINARY, ROOT)
-        print_machine(about)
-        print(HEADING)
+        about = begin(suite)
         base_kb = suite.base_memory()
         for rows in sorted(options.rows):
             suite.measure(rows, base_kb)
