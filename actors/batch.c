@@ -35,40 +35,33 @@
     " excluded.deleted_at, NULL, excluded.author, excluded.text, excluded.created_at," \
     " excluded.version))"
 
-//  What a statement tells of a message that came or went, for the page index; and to other servers
-#define CREATED_AT TIMESTAMP_EPOCH ("created_at")
-#define NOW        TIMESTAMP_EPOCH ("now()")
-#define ONE        "|| " CREATED_AT " || '/' || id"
-#define CAME       SCHEMA_ANNOUNCE ("'+' " ONE)
-#define WENT       SCHEMA_ANNOUNCE ("'-' " ONE)
-#define STAYED     SCHEMA_ANNOUNCE ("'='")
+//  What a statement tells other servers
+#define CAME   SCHEMA_ANNOUNCE ("'+' || " SCHEMA_KEY)
+#define WENT   SCHEMA_ANNOUNCE ("'-' || " SCHEMA_KEY)
+#define STAYED SCHEMA_ANNOUNCE ("'='")
 
-//  Announces all that were added, which have one time, that of the transaction
-#define ADDED                                            \
-    "told AS (SELECT " SCHEMA_ANNOUNCE (                 \
-        "'+' || " NOW                                    \
-        " || '/' || string_agg(id::text, ',')") ", " NOW \
-                                                " AS epoch FROM added HAVING count(*) > 0)"
+//  All that were added have one time, that of the transaction
+#define NOW       TIMESTAMP_EPOCH ("now()")
+#define ALL_CAME  SCHEMA_ANNOUNCE ("'+' || " NOW " || '/' || string_agg(id::text, ',')")
+#define TELL_CAME "told AS (SELECT " ALL_CAME ", " NOW " AS epoch FROM added HAVING count(*) > 0)"
 
 const postgres_statement_t batch_statements[] = {
     {"add", "WITH added AS (INSERT INTO messages (author, text, created_at, key)"
             " SELECT author, text, now(), key"
             " FROM unnest($1::text[], $2::text[], $3::uuid[]) AS new (author, text, key)"
-            " RETURNING id), " ADDED " SELECT id, true, epoch FROM told, added"},
+            " RETURNING id), " TELL_CAME " SELECT id, true, epoch FROM told, added"},
     {"add once", "WITH new AS (SELECT * FROM unnest($1::text[], $2::text[], $3::uuid[])"
                  " WITH ORDINALITY AS new (author, text, key, place)),"
                  " added AS (INSERT INTO messages (author, text, created_at, key)"
                  " SELECT author, text, now(), key FROM new"
                  " WHERE NOT EXISTS (SELECT FROM messages WHERE messages.key = new.key)"
                  " AND NOT EXISTS (SELECT FROM breadboard_deleted AS gone WHERE gone.key = new.key)"
-                 " ORDER BY place ON CONFLICT (key) DO NOTHING RETURNING id, key), " ADDED
+                 " ORDER BY place ON CONFLICT (key) DO NOTHING RETURNING id, key), " TELL_CAME
                  " SELECT coalesce(added.id, messages.id, (SELECT gone.id"
                  " FROM breadboard_deleted AS gone WHERE gone.key = new.key LIMIT 1)),"
-                 " added.id IS NOT NULL, " TIMESTAMP_EPOCH (
-                     "now()") ","
-                              " (SELECT count(*) FROM told)"
-                              " FROM new LEFT JOIN added USING (key) LEFT JOIN messages USING (key)"
-                              " ORDER BY place"},
+                 " added.id IS NOT NULL, " NOW ", (SELECT count(*) FROM told)"
+                 " FROM new LEFT JOIN added USING (key) LEFT JOIN messages USING (key)"
+                 " ORDER BY place"},
     {"edit", "SELECT author, text, version FROM messages WHERE id = $1"},
     {"update", "UPDATE messages SET author = $2, text = $3, version = version + 1"
                " WHERE id = $1 RETURNING true, true, " STAYED},
@@ -83,7 +76,7 @@ const postgres_statement_t batch_statements[] = {
                " RETURNING id, key, created_at, " WENT "),"
                " kept AS (INSERT INTO breadboard_deleted (id, key, deleted_at)"
                " SELECT id, key, now() FROM gone WHERE substr(key::text, 15, 1) <> '8'" REPLACE
-               " SELECT id, true, " CREATED_AT " FROM gone"},
+               " SELECT id, true, " SCHEMA_EPOCH " FROM gone"},
     {"delete once",
      "WITH gone AS (DELETE FROM messages WHERE id = $1 AND NOT EXISTS"
      " (SELECT FROM breadboard_deleted WHERE id = $1 AND deletion = $2)"
@@ -91,7 +84,7 @@ const postgres_statement_t batch_statements[] = {
      " kept AS (INSERT INTO breadboard_deleted"
      " (id, key, deletion, deleted_at, author, text, created_at, version)"
      " SELECT id, key, $2, now(), author, text, created_at, version FROM gone" REPLACE
-     " SELECT id, true, " CREATED_AT " FROM gone"
+     " SELECT id, true, " SCHEMA_EPOCH " FROM gone"
      " UNION ALL SELECT id, false, NULL FROM breadboard_deleted WHERE id = $1 AND deletion = $2"
      " UNION ALL SELECT NULL, false, NULL FROM messages WHERE id = $1 LIMIT 1"},
     {"restore",
@@ -99,11 +92,11 @@ const postgres_statement_t batch_statements[] = {
      " RETURNING id, author, text, created_at, key, version),"
      " restored AS (INSERT INTO messages (id, author, text, created_at, key, version)"
      " SELECT * FROM back RETURNING id, created_at, " CAME ")"
-     " SELECT id, true, " CREATED_AT " FROM restored"
+     " SELECT id, true, " SCHEMA_EPOCH " FROM restored"
      " UNION ALL SELECT id, false, NULL FROM breadboard_deleted"
      " WHERE id = $1 AND deletion = $2 AND restored_at IS NOT NULL"
      " UNION ALL SELECT NULL, false, NULL FROM breadboard_deleted WHERE " RESTORABLE " LIMIT 1"},
-    {"find", "SELECT author, text, " CREATED_AT " FROM messages WHERE id = $1"},
+    {"find", "SELECT author, text, " SCHEMA_EPOCH " FROM messages WHERE id = $1"},
     {"rank", "SELECT count(*) FROM messages WHERE (created_at, id) > ($1, $2)"
              " AND (created_at, id) <= ($3, $4)"},
     {"sweep", "WITH forgotten AS (DELETE FROM breadboard_deleted"
@@ -288,15 +281,10 @@ s_send_adds (const batch_t *self, postgres_t *postgres, size_t first, size_t cou
 static void
 s_send_rank (postgres_t *postgres, const command_t *command)
 {
-    char created_at[TIMESTAMP_SIZE];
-    char start[TIMESTAMP_SIZE];
-    char id[24];
-    char start_id[24];
-    timestamp_print (command->created_at, created_at);
-    timestamp_print (command->start.created_at, start);
-    snprintf (id, sizeof (id), "%" PRId64, command->id);
-    snprintf (start_id, sizeof (start_id), "%" PRId64, command->start.id);
-    postgres_query (postgres, "rank", 4, (const char *const[]){created_at, id, start, start_id});
+    page_index_text_t key = page_index_print ((page_index_key_t){command->created_at, command->id});
+    page_index_text_t start = page_index_print (command->start);
+    postgres_query (postgres, "rank", 4,
+                    (const char *const[]){key.created_at, key.id, start.created_at, start.id});
 }
 
 static void
@@ -464,7 +452,8 @@ s_take_update (command_t *command, const PGresult *result)
         s_take_conflict (command, result);
 }
 
-//  A row for each: the id, whether it is new, and when it came; a key that comes twice has the same id twice.
+//  A row for each: the id, whether it is new, and when it came; a key that comes twice has the same id
+//  twice.
 
 static void
 s_take_adds (command_t *const *commands, size_t count, const PGresult *result)
@@ -485,14 +474,17 @@ s_take_adds (command_t *const *commands, size_t count, const PGresult *result)
     }
 }
 
-//  A delete with a key, or what undoes it: a row tells whether that was done now, or before.
+//  A delete, or what undoes one: a row tells whether that was done now, or before. A delete without a
+//  key that is in doubt and finds nothing has done its work.
 
 static void
-s_take_keyed (command_t *command, const PGresult *result)
+s_take_move (command_t *command, const PGresult *result)
 {
     bool now = PQntuples (result) > 0 && *PQgetvalue (result, 0, 1) == 't';
     if (now)
         command->created_at = timestamp_read (PQgetvalue (result, 0, 2));
+    if (PQntuples (result) == 0 && !*command->key && command->doubtful)
+        return;
     if (PQntuples (result) == 0)
         s_not_found (command);
     else if (PQgetisnull (result, 0, 0)) //  Another server does it at this very moment
@@ -515,8 +507,8 @@ s_take_rows (command_t *const *commands, size_t count, const PGresult *result)
         s_take_update (command, result);
     else if (command->action == COMMAND_RANK)
         command->newer += strtoll (PQgetvalue (result, 0, 0), NULL, 10);
-    else if (PQntuples (result) > 0 || *command->key || !command->doubtful)
-        s_take_keyed (command, result);
+    else
+        s_take_move (command, result);
 }
 
 //  PostgreSQL's appendix A lists the states.
@@ -1019,12 +1011,7 @@ batch_test (bool verbose)
     printf (" * batch: ");
     if (verbose)
         printf ("\n");
-    scratch_t *scratch = scratch_new ();
-    char *error = NULL;
-    PGconn *connection = postgres_connect_blocking (scratch_url (scratch), 1000, &error);
-    int rc = schema_upgrade (connection, scratch_url (scratch), &error);
-    assert (rc == 0);
-    PQfinish (connection);
+    scratch_t *scratch = scratch_new_board ();
     int64_t id = s_test_together (scratch);
     s_test_failure (scratch, id);
     s_test_many_failures (scratch);

@@ -87,7 +87,6 @@ typedef struct {
     int void_syncs; //  Results up to so many Syncs are of no use
 
     bool inside;      //  The pages are read in the batch's transaction
-    bool expected;    //  And know of what it adds and deletes
     bool reads_later; //  They are read once the batch is done
     bool reading;     //  A read of its own is under way
     bool surveying;   //  The surveyor's work is under way
@@ -635,7 +634,6 @@ s_fill_batch (self_t *self)
     self->batch = self->next;
     self->next = NULL;
     self->state = BATCH_DONE;
-    self->inside = self->expected = self->reads_later = false;
     if (self->batch || zlistx_size (self->waiting) > 0)
         self->state = s_fill (self, &self->batch);
 }
@@ -669,7 +667,6 @@ static void
 s_send_again (self_t *self)
 {
     s_take_back_next (self);
-    self->inside = self->expected = self->reads_later = false;
     self->state = batch_send (self->batch, self->postgres);
     s_close_batch (self);
 }
@@ -799,7 +796,7 @@ s_handle_deadline (zloop_t *loop, int timer, void *arg)
 static void
 s_break_round (self_t *self)
 {
-    self->reading = self->surveying = false;
+    self->reading = self->surveying = self->reads_later = false;
     self->void_syncs = 0;
     pages_break (self->pages);
     if (self->next)
@@ -856,7 +853,6 @@ s_expect (self_t *self)
             messages += command->stored - command->deleted;
     }
     pages_expect (self->pages, messages);
-    self->expected = true;
 }
 
 //  The batch is committed: the surveyor is to know of what it added and deleted.
@@ -937,8 +933,7 @@ s_take_batch_result (self_t *self, PGresult *result)
     bool read = batch_expects_read (self->batch);
     self->state = batch_take (self->batch, result);
     if (read) {
-        if (!self->expected)
-            s_expect (self);
+        s_expect (self);
         pages_take (self->pages, self->site, result);
     }
     else

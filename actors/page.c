@@ -5,22 +5,23 @@
 //  two states of one page apart, and to be the same on each server. Clients see it, too.
 
 #include "actors/page.h"
+#include "actors/schema.h"
 #include "actors/scratch.h"
 #include "actors/swap.h"
-#include "actors/timestamp.h"
 
 enum { COLUMN_PAGE, COLUMN_ID, COLUMN_AUTHOR, COLUMN_TEXT, COLUMN_CREATED_AT };
 
-const char page_query[] = "SELECT page, id, author, text, " TIMESTAMP_EPOCH (
-    "created_at") " FROM unnest($1::bigint[], $2::timestamptz[], $3::bigint[], $4::bigint[])"
-                  " AS wanted (page, start, start_id, skip),"
-                  " LATERAL (SELECT id, author, text, created_at FROM messages"
-                  " WHERE (created_at, id) <= (start, start_id)"
-                  " ORDER BY created_at DESC, id DESC LIMIT $5 OFFSET skip) AS shown"
-                  " ORDER BY page DESC, created_at DESC, id DESC";
+const char page_query[] =
+    "SELECT page, id, author, text, " SCHEMA_EPOCH
+    " FROM unnest($1::bigint[], $2::timestamptz[], $3::bigint[], $4::bigint[])"
+    " AS wanted (page, start, start_id, skip),"
+    " LATERAL (SELECT id, author, text, created_at FROM messages"
+    " WHERE (created_at, id) <= (start, start_id)"
+    " ORDER BY created_at DESC, id DESC LIMIT $5 OFFSET skip) AS shown"
+    " ORDER BY page DESC, created_at DESC, id DESC";
 
-const char page_first_query[] = "SELECT 1, id, author, text, " TIMESTAMP_EPOCH (
-    "created_at") " FROM messages ORDER BY created_at DESC, id DESC LIMIT $1::bigint";
+const char page_first_query[] = "SELECT 1, id, author, text, " SCHEMA_EPOCH
+                                " FROM messages ORDER BY created_at DESC, id DESC LIMIT $1::bigint";
 
 int64_t
 page_row_number (const PGresult *result, int row)
@@ -28,7 +29,7 @@ page_row_number (const PGresult *result, int row)
     return strtoll (PQgetvalue (result, row, COLUMN_PAGE), NULL, 10);
 }
 
-//  Formats a time for machines (ISO 8601) and for people; the time is as TIMESTAMP_EPOCH gives it. PostgreSQL
+//  Formats a time for machines (ISO 8601) and for people; the time is as SCHEMA_EPOCH gives it. PostgreSQL
 //  has times that no calendar has, such as infinity: they are shown as they are.
 
 static void
@@ -105,10 +106,9 @@ s_keep_keys (page_t *self, const PGresult *result, int row, int end)
 {
     self->size = (size_t) (end - row);
     self->keys = (page_index_key_t *) zmalloc ((self->size + 1) * sizeof (page_index_key_t));
-    for (size_t index = 0; row < end; row++, index++) {
-        self->keys[index].created_at = timestamp_read (PQgetvalue (result, row, COLUMN_CREATED_AT));
-        self->keys[index].id = strtoll (PQgetvalue (result, row, COLUMN_ID), NULL, 10);
-    }
+    for (size_t index = 0; row < end; row++, index++)
+        self->keys[index] = page_index_read (PQgetvalue (result, row, COLUMN_CREATED_AT),
+                                             PQgetvalue (result, row, COLUMN_ID));
 }
 
 page_t *

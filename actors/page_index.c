@@ -81,8 +81,23 @@ struct page_index {
     size_t heard_size;
 };
 
-static int
-s_compare (page_index_key_t left, page_index_key_t right)
+page_index_key_t
+page_index_read (const char *epoch, const char *id)
+{
+    return (page_index_key_t){timestamp_read (epoch), strtoll (id, NULL, 10)};
+}
+
+page_index_text_t
+page_index_print (page_index_key_t key)
+{
+    page_index_text_t text;
+    timestamp_print (key.created_at, text.created_at);
+    snprintf (text.id, sizeof (text.id), "%" PRId64, key.id);
+    return text;
+}
+
+int
+page_index_compare (page_index_key_t left, page_index_key_t right)
 {
     if (left.created_at != right.created_at)
         return left.created_at < right.created_at ? -1 : 1;
@@ -163,7 +178,7 @@ s_split (block_t *tree, page_index_key_t key, block_t **newer_p, block_t **older
 {
     if (!tree)
         *newer_p = *older_p = NULL;
-    else if (s_compare (tree->start, key) > 0) {
+    else if (page_index_compare (tree->start, key) > 0) {
         s_split (tree->older, key, &tree->older, older_p);
         *newer_p = s_gather (tree);
     }
@@ -194,7 +209,7 @@ static void
 s_gather_way (block_t *tree, page_index_key_t start)
 {
     assert (tree);
-    int order = s_compare (tree->start, start);
+    int order = page_index_compare (tree->start, start);
     if (order != 0)
         s_gather_way (order > 0 ? tree->older : tree->newer, start);
     s_gather (tree);
@@ -207,7 +222,7 @@ s_locate (const page_index_t *self, page_index_key_t key)
 {
     block_t *found = NULL;
     for (block_t *block = self->tree; block;) {
-        bool reaches = s_compare (block->start, key) >= 0;
+        bool reaches = page_index_compare (block->start, key) >= 0;
         if (reaches)
             found = block;
         block = reaches ? block->older : block->newer;
@@ -223,7 +238,7 @@ s_next (const page_index_t *self, const block_t *of)
 {
     block_t *found = NULL;
     for (block_t *block = self->tree; block;) {
-        bool behind = s_compare (block->start, of->start) < 0;
+        bool behind = page_index_compare (block->start, of->start) < 0;
         if (behind)
             found = block;
         block = behind ? block->newer : block->older;
@@ -236,7 +251,7 @@ s_previous (const page_index_t *self, const block_t *of)
 {
     block_t *found = NULL;
     for (block_t *block = self->tree; block;) {
-        bool before = s_compare (block->start, of->start) > 0;
+        bool before = page_index_compare (block->start, of->start) > 0;
         if (before)
             found = block;
         block = before ? block->older : block->newer;
@@ -278,7 +293,8 @@ s_find (const page_index_t *self, const page_index_key_t *key, int64_t rank, int
     for (const block_t *block = self->tree; block;) {
         bool certain = !block->newer || !block->newer->any_doubtful;
         int64_t begins = before + s_sum (block->newer);
-        bool reaches = certain && (key ? s_compare (block->start, *key) >= 0 : begins <= rank);
+        bool reaches = certain &&
+                       (key ? page_index_compare (block->start, *key) >= 0 : begins <= rank);
         if (!reaches) {
             block = block->newer;
             continue;
@@ -488,9 +504,9 @@ s_shrink (page_index_t *self, block_t *block)
 static void
 s_change (page_index_t *self, block_t *block, page_index_key_t key, int change)
 {
-    bool newest = s_compare (key, self->newest) > 0;
+    bool newest = page_index_compare (key, self->newest) > 0;
     if (change > 0 && newest && !block->doubtful && block->count >= self->block_size &&
-        s_compare (block->start, PAGE_INDEX_NEWEST) == 0)
+        page_index_compare (block->start, PAGE_INDEX_NEWEST) == 0)
         block = s_begin_block (self, block);
     if (newest)
         self->newest = key;
@@ -545,7 +561,7 @@ s_doubt (page_index_t *self, uint64_t xid, page_index_key_t newest, page_index_k
     s_split (within, s_below (last), &within, &behind);
     s_mark_doubtful (self, within, xid);
     self->tree = s_join (before, s_join (within, behind));
-    if (s_compare (newest, self->newest) > 0)
+    if (page_index_compare (newest, self->newest) > 0)
         self->newest = newest;
 }
 
@@ -568,8 +584,8 @@ s_apply (page_index_t *self, const heard_t *heard)
 static void
 s_hear (page_index_t *self, const heard_t *heard)
 {
-    bool walked = self->walking && s_compare (heard->oldest, self->walk.from) <= 0 &&
-                  s_compare (heard->newest, self->walk.to) > 0;
+    bool walked = self->walking && page_index_compare (heard->oldest, self->walk.from) <= 0 &&
+                  page_index_compare (heard->newest, self->walk.to) > 0;
     if (walked && self->heard_size < HEARD_MAX) {
         if (!self->heard)
             self->heard = (heard_t *) zmalloc (HEARD_MAX * sizeof (heard_t));
@@ -590,7 +606,7 @@ void
 page_index_doubt (page_index_t *self, uint64_t xid, page_index_key_t newest,
                   page_index_key_t oldest)
 {
-    assert (self && s_compare (newest, oldest) >= 0);
+    assert (self && page_index_compare (newest, oldest) >= 0);
     s_hear (self, &(heard_t){xid, newest, oldest, 0});
 }
 
@@ -679,9 +695,9 @@ s_makes_sense (const page_index_t *self, const page_index_walked_t *walked)
         return messages == 0 && walked->complete;
     for (size_t index = 0; index < walked->size; index++) {
         int64_t end = index + 1 < walked->size ? marks[index + 1].place : messages;
-        bool inside = s_compare (marks[index].key, self->walk.from) <= 0 &&
-                      s_compare (marks[index].key, self->walk.to) > 0;
-        bool falls = index == 0 || s_compare (marks[index].key, marks[index - 1].key) < 0;
+        bool inside = page_index_compare (marks[index].key, self->walk.from) <= 0 &&
+                      page_index_compare (marks[index].key, self->walk.to) > 0;
+        bool falls = index == 0 || page_index_compare (marks[index].key, marks[index - 1].key) < 0;
         if (!inside || !falls || end <= marks[index].place || end - marks[index].place > UINT32_MAX)
             return false;
     }
@@ -828,7 +844,7 @@ s_above (const world_t *self, page_index_key_t key)
     size_t high = self->size;
     while (low < high) {
         size_t middle = (low + high) / 2;
-        if (s_compare (self->keys[middle], key) > 0)
+        if (page_index_compare (self->keys[middle], key) > 0)
             low = middle + 1;
         else
             high = middle;
@@ -971,8 +987,8 @@ s_commit (world_t *self, uint64_t xid)
             s_insert (self, key);
         if (one_by_one)
             s_tell (self, xid, key, key, add ? 1 : -1);
-        newest = s_compare (key, newest) > 0 ? key : newest;
-        oldest = s_compare (key, oldest) < 0 ? key : oldest;
+        newest = page_index_compare (key, newest) > 0 ? key : newest;
+        oldest = page_index_compare (key, oldest) < 0 ? key : oldest;
     }
     if (!one_by_one)
         s_tell (self, xid, newest, oldest, 0);
@@ -1035,7 +1051,7 @@ s_check (world_t *self)
 
     page_index_key_t key = {(int64_t) s_below_limit (self, (size_t) self->clock + 2), self->id / 2};
     place = page_index_find_key (self->index, key);
-    assert (s_compare (place.start, key) >= 0);
+    assert (page_index_compare (place.start, key) >= 0);
     assert (place.before == (int64_t) s_above (self, place.start));
 
     size_t size = self->size - rank < 5 ? self->size - rank : 5;
@@ -1076,8 +1092,8 @@ s_check_tree (const page_index_t *self, block_t *tree)
     const block_t *children[] = {tree->newer, tree->older};
     for (size_t index = 0; index < 2; index++)
         assert (!children[index] || children[index]->priority <= tree->priority);
-    assert (!tree->newer || s_compare (tree->newer->start, tree->start) > 0);
-    assert (!tree->older || s_compare (tree->older->start, tree->start) < 0);
+    assert (!tree->newer || page_index_compare (tree->newer->start, tree->start) > 0);
+    assert (!tree->older || page_index_compare (tree->older->start, tree->start) < 0);
     size_t blocks = s_check_tree (self, tree->newer) + s_check_tree (self, tree->older) + 1;
     block_t copy = *tree;
     s_gather (tree);
@@ -1196,7 +1212,7 @@ s_test_growing (void)
     page_index_walk_t walk;
     assert (page_index_messages (self) == -1);
     page_index_place_t place = page_index_find (self, 1000);
-    assert (place.before == 0 && s_compare (place.start, PAGE_INDEX_NEWEST) == 0);
+    assert (place.before == 0 && page_index_compare (place.start, PAGE_INDEX_NEWEST) == 0);
     s_fill (self, 0);
     assert (page_index_messages (self) == 0);
     for (int64_t id = 1; id <= 10000; id++)

@@ -39,6 +39,8 @@
 
 #include <czmq.h>
 
+#include "actors/timestamp.h"
+
 #define PAGE_INDEX_BLOCK_SIZE 256
 
 typedef struct page_index page_index_t;
@@ -53,6 +55,12 @@ typedef struct {
 //  No message comes before the first of these, or behind the second
 #define PAGE_INDEX_NEWEST ((page_index_key_t){INT64_MAX, INT64_MAX})
 #define PAGE_INDEX_OLDEST ((page_index_key_t){INT64_MIN, INT64_MIN})
+
+//  A key as PostgreSQL reads it
+typedef struct {
+    char created_at[TIMESTAMP_SIZE];
+    char id[24];
+} page_index_text_t;
 
 //  Where to begin a scan: with the first message whose key is start or below
 typedef struct {
@@ -82,6 +90,14 @@ typedef struct {
     int64_t messages;               //  Seen
     bool complete; //  Up to the end of the range; if not, the last message seen is the last mark
 } page_index_walked_t;
+
+//  Reads a key: created_at as TIMESTAMP_EPOCH () gives it, and the id.
+page_index_key_t page_index_read (const char *epoch, const char *id);
+
+page_index_text_t page_index_print (page_index_key_t key);
+
+//  Below 0: left is the older one; above 0: the newer one.
+int page_index_compare (page_index_key_t left, page_index_key_t right);
 
 //  Returns an index in which all is in doubt. Caller owns it.
 page_index_t *page_index_new (uint32_t block_size);

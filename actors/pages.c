@@ -11,7 +11,6 @@
 #include "actors/pages.h"
 #include "actors/scratch.h"
 #include "actors/table.h"
-#include "actors/timestamp.h"
 
 #define ATTEMPTS_MAX  5
 #define NEAR_PAGES    20
@@ -236,31 +235,29 @@ enum { NUMBERS, STARTS, IDS, SKIPS, ARRAYS };
 static void
 s_send_query (pages_t *self, postgres_t *postgres, const char *size)
 {
-    size_t count = self->asked.size;
-    size_t length[ARRAYS] = {0};
-    char *arrays[ARRAYS + 1];
+    char *values[ARRAYS + 1];
+    char *ends[ARRAYS];
     for (size_t array = 0; array < ARRAYS; array++)
-        arrays[array] = (char *) zmalloc (count * (TIMESTAMP_SIZE + 4) + 3);
-    for (size_t index = 0; index < count; index++) {
-        int64_t skip;
-        char start[TIMESTAMP_SIZE];
-        page_index_key_t key = s_place (self, self->asked.numbers[index], &skip);
-        timestamp_print (key.created_at, start);
-        char comma = index ? ',' : '{';
-        const int64_t values[] = {self->asked.numbers[index], 0, key.id, skip};
+        ends[array] = values[array] = (char *) zmalloc (self->asked.size * (TIMESTAMP_SIZE + 4) +
+                                                        3);
+    for (size_t index = 0; index < self->asked.size; index++) {
+        int64_t skipped;
+        page_index_text_t start = page_index_print (
+            s_place (self, self->asked.numbers[index], &skipped));
+        char number[24];
+        char skip[24];
+        snprintf (number, sizeof (number), "%" PRId64, self->asked.numbers[index]);
+        snprintf (skip, sizeof (skip), "%" PRId64, skipped);
+        const char *const texts[ARRAYS] = {number, start.created_at, start.id, skip};
         for (size_t array = 0; array < ARRAYS; array++)
-            length[array] += (size_t) (array == STARTS
-                                           ? sprintf (arrays[array] + length[array], "%c\"%s\"",
-                                                      comma, start)
-                                           : sprintf (arrays[array] + length[array], "%c%" PRId64,
-                                                      comma, values[array]));
+            ends[array] += sprintf (ends[array], "%c\"%s\"", index ? ',' : '{', texts[array]);
     }
     for (size_t array = 0; array < ARRAYS; array++)
-        arrays[array][length[array]] = '}';
-    arrays[ARRAYS] = (char *) size;
-    postgres_query (postgres, "pages", ARRAYS + 1, (const char *const *) arrays);
+        *ends[array] = '}';
+    values[ARRAYS] = (char *) size;
+    postgres_query (postgres, "pages", ARRAYS + 1, (const char *const *) values);
     for (size_t array = 0; array < ARRAYS; array++)
-        freen (arrays[array]);
+        freen (values[array]);
 }
 
 int

@@ -1,9 +1,10 @@
-//  presence - how many are connected to this server, and whether saving is off, in one frame for all who are
-//  told
+//  presence - how many are connected to this server, and whether saving is off, in one frame for all
+//             who are told
 //
 //  thread     one connection thread's
-//  cost       nothing while nobody comes or goes, and the database stays. Where many are connected it is renewed less often, so
-//             that about PRESENCE_FRAMES frames a second are the most, whatever the coming and going
+//  cost       nothing while nobody comes or goes, and the database stays. Where many are connected it is
+//             renewed less often, so that about PRESENCE_FRAMES frames a second are the most, whatever
+//             the coming and going
 
 #ifndef PRESENCE_H_INCLUDED
 #define PRESENCE_H_INCLUDED

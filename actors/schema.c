@@ -12,7 +12,6 @@
 
 #include "actors/schema.h"
 #include "actors/scratch.h"
-#include "actors/timestamp.h"
 #include "config/log.h"
 #include "config/signals.h"
 
@@ -101,26 +100,25 @@ static const char s_step_2[] =
 //  Step 3: announcements tell which messages came and went, so that servers can count without asking;
 //  a few by name, many by the range that they lie in. NOTIFY takes less than 8,000 bytes.
 
-#define FEW  "100"
-#define NAME TIMESTAMP_EPOCH ("created_at") " || '/' || id"
+#define FEW "100"
 
 //  The function of a trigger: rows are those that moved, with a sign; unmoved is what to announce when
 //  there are none
-#define ANNOUNCER(name, rows, unmoved)                                                   \
-    "CREATE OR REPLACE FUNCTION " name " () RETURNS trigger LANGUAGE plpgsql AS $$"      \
-    " DECLARE changes text;"                                                             \
-    " BEGIN"                                                                             \
-    "  SELECT CASE WHEN count(*) <= " FEW " THEN string_agg(sign || " NAME ", ' ')"      \
-    "   ELSE (SELECT '~' || " NAME " FROM (" rows ") AS moved"                           \
-    "    ORDER BY created_at DESC, id DESC LIMIT 1) || ' ' ||"                           \
-    "    (SELECT " NAME " FROM (" rows ") AS moved ORDER BY created_at, id LIMIT 1) END" \
-    "   INTO changes FROM (SELECT * FROM (" rows ") AS moved LIMIT " FEW " + 1) AS few;" \
-    "  changes := coalesce(changes, " unmoved ");"                                       \
-    "  IF changes IS NOT NULL THEN"                                                      \
-    "   PERFORM pg_notify('" SCHEMA_CHANNEL "', '- ' || pg_current_xact_id() || ' ' ||"  \
-    "    changes);"                                                                      \
-    "  END IF;"                                                                          \
-    "  RETURN NULL;"                                                                     \
+#define ANNOUNCER(name, rows, unmoved)                                                         \
+    "CREATE OR REPLACE FUNCTION " name " () RETURNS trigger LANGUAGE plpgsql AS $$"            \
+    " DECLARE changes text;"                                                                   \
+    " BEGIN"                                                                                   \
+    "  SELECT CASE WHEN count(*) <= " FEW " THEN string_agg(sign || " SCHEMA_KEY ", ' ')"      \
+    "   ELSE (SELECT '~' || " SCHEMA_KEY " FROM (" rows ") AS moved"                           \
+    "    ORDER BY created_at DESC, id DESC LIMIT 1) || ' ' ||"                                 \
+    "    (SELECT " SCHEMA_KEY " FROM (" rows ") AS moved ORDER BY created_at, id LIMIT 1) END" \
+    "   INTO changes FROM (SELECT * FROM (" rows ") AS moved LIMIT " FEW " + 1) AS few;"       \
+    "  changes := coalesce(changes, " unmoved ");"                                             \
+    "  IF changes IS NOT NULL THEN"                                                            \
+    "   PERFORM pg_notify('" SCHEMA_CHANNEL "', '- ' || pg_current_xact_id() || ' ' ||"        \
+    "    changes);"                                                                            \
+    "  END IF;"                                                                                \
+    "  RETURN NULL;"                                                                           \
     " END $$;"
 
 #define CAME "SELECT '+' AS sign, created_at, id FROM came"
@@ -133,29 +131,29 @@ static const char s_step_2[] =
     " WHEN (coalesce(current_setting('" SCHEMA_ORIGIN "', true), '') = '')"             \
     " EXECUTE FUNCTION " name " ();"
 
-static const char s_step_3[] = ANNOUNCER ("breadboard_inserted", CAME, "NULL")
-    ANNOUNCER ("breadboard_deleted", WENT, "NULL") ANNOUNCER (
-        "breadboard_updated",
-        "SELECT '+' AS sign, * FROM"
-        " (SELECT created_at, id FROM came EXCEPT SELECT created_at, id FROM went) AS came"
-        " UNION ALL SELECT '-', * FROM"
-        " (SELECT created_at, id FROM went EXCEPT SELECT created_at, id FROM came) AS went",
-        "(SELECT '=' FROM came LIMIT 1)") "CREATE OR REPLACE FUNCTION breadboard_truncated () "
-                                          "RETURNS trigger LANGUAGE plpgsql AS $$"
-                                          " BEGIN"
-                                          "  PERFORM pg_notify('" SCHEMA_CHANNEL
-                                          "', '- ' || pg_current_xact_id() || ' *');"
-                                          "  RETURN NULL;"
-                                          " END $$;" TRIGGER ("breadboard_inserted", "INSERT",
-                                                              "REFERENCING NEW TABLE AS came")
-                                              TRIGGER ("breadboard_deleted", "DELETE",
-                                                       "REFERENCING OLD TABLE AS went")
-                                                  TRIGGER ("breadboard_updated", "UPDATE",
-                                                           "REFERENCING OLD TABLE AS went NEW "
-                                                           "TABLE AS came")
-                                                      TRIGGER ("breadboard_truncated", "TRUNCATE",
-                                                               "") "DROP FUNCTION IF EXISTS "
-                                                                   "breadboard_announce ();";
+#define MOVED                                                                           \
+    "SELECT '+' AS sign, * FROM"                                                        \
+    " (SELECT created_at, id FROM came EXCEPT SELECT created_at, id FROM went) AS came" \
+    " UNION ALL SELECT '-', * FROM"                                                     \
+    " (SELECT created_at, id FROM went EXCEPT SELECT created_at, id FROM came) AS went"
+
+#define ANNOUNCERS                                  \
+    ANNOUNCER ("breadboard_inserted", CAME, "NULL") \
+    ANNOUNCER ("breadboard_deleted", WENT, "NULL")  \
+    ANNOUNCER ("breadboard_updated", MOVED, "(SELECT '=' FROM came LIMIT 1)")
+
+#define TRIGGERS                                                                                \
+    TRIGGER ("breadboard_inserted", "INSERT", "REFERENCING NEW TABLE AS came")                  \
+    TRIGGER ("breadboard_deleted", "DELETE", "REFERENCING OLD TABLE AS went")                   \
+    TRIGGER ("breadboard_updated", "UPDATE", "REFERENCING OLD TABLE AS went NEW TABLE AS came") \
+    TRIGGER ("breadboard_truncated", "TRUNCATE", "")
+
+static const char s_step_3[] = ANNOUNCERS
+    "CREATE OR REPLACE FUNCTION breadboard_truncated () RETURNS trigger LANGUAGE plpgsql AS $$"
+    " BEGIN"
+    "  PERFORM pg_notify('" SCHEMA_CHANNEL "', '- ' || pg_current_xact_id() || ' *');"
+    "  RETURN NULL;"
+    " END $$;" TRIGGERS "DROP FUNCTION IF EXISTS breadboard_announce ();";
 
 //  Step N, at N - 1, leads from version N - 1 to N
 static const char *const s_steps[] = {s_step_1, s_step_2, s_step_3};
@@ -320,17 +318,17 @@ s_build_index (PGconn *connection, const char *url, const index_t *index, char *
 static int
 s_build_indexes (PGconn *connection, const char *url, char **error_p)
 {
-    int rc = 0;
+    int big = s_run (connection,
+                     "SELECT (pg_relation_size(to_regclass('messages')) > " BIG_TABLE ")::integer",
+                     error_p);
+    int rc = big < 0 ? -1 : 0;
     for (size_t index = 0; rc == 0 && index < sizeof (s_indexes) / sizeof (*s_indexes); index++) {
         const char *name = s_indexes[index].name;
         int broken = s_run_named (connection,
                                   "SELECT count(*) FROM pg_index WHERE NOT indisvalid"
                                   " AND indexrelid = to_regclass('%s')",
                                   name, error_p);
-        int big = s_run (
-            connection,
-            "SELECT (pg_relation_size(to_regclass('messages')) > " BIG_TABLE ")::integer", error_p);
-        rc = broken < 0 || big < 0 ? -1 : 0;
+        rc = broken < 0 ? -1 : 0;
         if (broken > 0)
             rc = s_run_named (connection, "DROP INDEX CONCURRENTLY %s", name, error_p);
         if (rc == 0 && big > 0)

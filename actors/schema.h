@@ -8,6 +8,8 @@
 #include <czmq.h>
 #include <libpq-fe.h>
 
+#include "actors/timestamp.h"
+
 //  The channel on which each statement that changed messages is announced, with its commit. The payload
 //  is "ORIGIN XID CHANGES": the server that wrote ("-": somebody else), its transaction, and what became
 //  of the order of messages. A KEY is "EPOCH/ID": created_at as extract (epoch FROM ...) gives it, and
@@ -24,6 +26,10 @@
 
 //  The setting of a session that names its origin; a session that has it announces by itself.
 #define SCHEMA_ORIGIN "breadboard.origin"
+
+//  SQL for a message's created_at as timestamp_read () takes it, and for its KEY.
+#define SCHEMA_EPOCH TIMESTAMP_EPOCH ("created_at")
+#define SCHEMA_KEY   SCHEMA_EPOCH " || '/' || id"
 
 //  SQL that announces CHANGES, an expression, in a session that has an origin.
 #define SCHEMA_ANNOUNCE(changes)                                                  \

@@ -1,5 +1,6 @@
 #include "actors/scratch.h"
 #include "actors/private_postgres.h"
+#include "actors/schema.h"
 
 #include <sys/stat.h>
 
@@ -23,6 +24,20 @@ scratch_new (void)
     if (!self->postgres)
         printf ("%s\n", error);
     assert (self->postgres);
+    return self;
+}
+
+scratch_t *
+scratch_new_board (void)
+{
+    scratch_t *self = scratch_new ();
+    char *error = NULL;
+    PGconn *connection = PQconnectdb (scratch_url (self));
+    int rc = schema_upgrade (connection, scratch_url (self), &error);
+    if (rc != 0)
+        printf ("%s\n", error);
+    assert (rc == 0);
+    PQfinish (connection);
     return self;
 }
 

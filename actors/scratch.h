@@ -15,6 +15,9 @@
 typedef struct scratch scratch_t;
 
 scratch_t *scratch_new (void);
+//  The same, with the board's tables in it.
+scratch_t *scratch_new_board (void);
+
 void scratch_destroy (scratch_t **self_p);
 
 //  Limits that suit a test's connection.

@@ -14,35 +14,32 @@
 #include "actors/metrics.h"
 #include "actors/schema.h"
 #include "actors/scratch.h"
-#include "actors/timestamp.h"
 #include "config/log.h"
 
 #define WALK_MESSAGES 10000
 
+//  The numbers as SQL
 #define TEXT_OF(number) #number
 #define DIGITS(number)  TEXT_OF (number)
+#define LIMIT           DIGITS (WALK_MESSAGES)
+#define BLOCK           DIGITS (PAGE_INDEX_BLOCK_SIZE)
 
 enum { COLUMN_SNAPSHOT, COLUMN_ESTIMATE, COLUMN_PLACE, COLUMN_CREATED_AT, COLUMN_ID };
 
 //  One pass over the index: the keys at which blocks begin, and the last one
 const postgres_statement_t surveyor_statements[] = {
-    {"walk",
-     "SELECT pg_current_snapshot(),"
-     " (SELECT reltuples::bigint FROM pg_class WHERE oid = 'messages'::regclass),"
-     " place, " TIMESTAMP_EPOCH (
-         "created_at") ", id"
-                       " FROM (VALUES (true)) AS one LEFT JOIN"
-                       " (SELECT created_at, id, row_number() OVER newest - 1 AS place,"
-                       " lead(id) OVER newest IS NULL AS last"
-                       " FROM (SELECT created_at, id FROM messages"
-                       " WHERE (created_at, id) <= ($1::timestamptz, $2::bigint)"
-                       " AND (created_at, id) > ($3::timestamptz, $4::bigint)"
-                       " ORDER BY created_at DESC, id DESC LIMIT " DIGITS (
-                           WALK_MESSAGES) ") AS range"
-                                          " WINDOW newest AS (ORDER BY created_at DESC, id DESC)) "
-                                          "AS walked"
-                                          " ON place % " DIGITS (
-                                              PAGE_INDEX_BLOCK_SIZE) " = 0 OR last ORDER BY place"},
+    {"walk", "SELECT pg_current_snapshot(),"
+             " (SELECT reltuples::bigint FROM pg_class WHERE oid = 'messages'::regclass),"
+             " place, " SCHEMA_EPOCH ", id"
+             " FROM (VALUES (true)) AS one LEFT JOIN"
+             " (SELECT created_at, id, row_number() OVER newest - 1 AS place,"
+             " lead(id) OVER newest IS NULL AS last"
+             " FROM (SELECT created_at, id FROM messages"
+             " WHERE (created_at, id) <= ($1::timestamptz, $2::bigint)"
+             " AND (created_at, id) > ($3::timestamptz, $4::bigint)"
+             " ORDER BY created_at DESC, id DESC LIMIT " LIMIT ") AS range"
+             " WINDOW newest AS (ORDER BY created_at DESC, id DESC)) AS walked"
+             " ON place % " BLOCK " = 0 OR last ORDER BY place"},
     {"word", "SELECT pg_notify('" SCHEMA_CHANNEL "', current_setting('" SCHEMA_ORIGIN "')"
              " || ' 0 @' || $1)"},
     {NULL, NULL},
@@ -57,7 +54,7 @@ struct surveyor {
     uint64_t heard;      //  Announcements of others
     sent_t sent;         //  Results are to come
     bool failed;         //  PostgreSQL said no
-    uint64_t walk;       //  Number of the last one that was taken
+    uint64_t walk;       //  Number of the last one that was sent
     uint64_t settled;    //  Of the last one that is settled
 
     uint64_t words;     //  To ourselves, sent so far
@@ -142,12 +139,6 @@ surveyor_heard (const surveyor_t *self)
     return self->heard;
 }
 
-size_t
-surveyor_memory (const surveyor_t *self)
-{
-    return page_index_memory (self->index);
-}
-
 //  ------------------------------------------------------------------------
 //  What was written
 
@@ -205,9 +196,7 @@ s_read_range (const char *text, page_index_key_t *newest, page_index_key_t *olde
     page_index_key_t first = s_read_key (&text);
     text += *text == ' ';
     page_index_key_t last = s_read_key (&text);
-    bool falls = first.created_at > last.created_at ||
-                 (first.created_at == last.created_at && first.id >= last.id);
-    if (!falls)
+    if (page_index_compare (first, last) < 0)
         return -1;
     *newest = first;
     *oldest = last;
@@ -337,15 +326,10 @@ s_send_walk (surveyor_t *self, postgres_t *postgres)
     page_index_walk_t walk;
     bool due = page_index_walk (self->index, &walk);
     assert (due);
-    char from[TIMESTAMP_SIZE];
-    char to[TIMESTAMP_SIZE];
-    char from_id[24];
-    char to_id[24];
-    timestamp_print (walk.from.created_at, from);
-    timestamp_print (walk.to.created_at, to);
-    snprintf (from_id, sizeof (from_id), "%" PRId64, walk.from.id);
-    snprintf (to_id, sizeof (to_id), "%" PRId64, walk.to.id);
-    postgres_query (postgres, "walk", 4, (const char *const[]){from, from_id, to, to_id});
+    page_index_text_t from = page_index_print (walk.from);
+    page_index_text_t to = page_index_print (walk.to);
+    postgres_query (postgres, "walk", 4,
+                    (const char *const[]){from.created_at, from.id, to.created_at, to.id});
     self->walk = walk.number;
     self->sent = WALK;
     if (self->begun_ms == 0)
@@ -384,8 +368,8 @@ s_read_walk (const PGresult *result, page_index_mark_t *marks)
                                   .marks = marks};
     for (int row = 0; row < PQntuples (result) && !PQgetisnull (result, row, COLUMN_PLACE); row++) {
         page_index_mark_t mark = {strtoll (PQgetvalue (result, row, COLUMN_PLACE), NULL, 10),
-                                  {timestamp_read (PQgetvalue (result, row, COLUMN_CREATED_AT)),
-                                   strtoll (PQgetvalue (result, row, COLUMN_ID), NULL, 10)}};
+                                  page_index_read (PQgetvalue (result, row, COLUMN_CREATED_AT),
+                                                   PQgetvalue (result, row, COLUMN_ID))};
         marks[walked.size++] = mark;
         walked.messages = mark.place + 1;
     }
@@ -530,13 +514,12 @@ s_test_expect (const test_t *test, int64_t messages, int64_t rank)
     assert (surveyor_messages (test->surveyor) == messages);
     page_index_place_t place = surveyor_find (test->surveyor, rank);
     assert (rank - place.before < 4 * PAGE_INDEX_BLOCK_SIZE);
-    char start[TIMESTAMP_SIZE];
-    timestamp_print (place.start.created_at, start);
+    page_index_text_t start = page_index_print (place.start);
     char *sql = zsys_sprintf (
-        "SELECT (SELECT id FROM messages WHERE (created_at, id) <= ('%s', %" PRId64 ")"
+        "SELECT (SELECT id FROM messages WHERE (created_at, id) <= ('%s', %s)"
         " ORDER BY created_at DESC, id DESC LIMIT 1 OFFSET %" PRId64 ") IS NOT DISTINCT FROM"
         " (SELECT id FROM messages ORDER BY created_at DESC, id DESC LIMIT 1 OFFSET %" PRId64 ")",
-        start, place.start.id, rank - place.before, rank);
+        start.created_at, start.id, rank - place.before, rank);
     char *same = scratch_sql (test->scratch, sql);
     assert (streq (same, "t"));
     zstr_free (&same);
@@ -629,17 +612,12 @@ surveyor_test (bool verbose)
     printf (" * surveyor: ");
     if (verbose)
         printf ("\n");
-    test_t test = {.scratch = scratch_new (), .loop = zloop_new (), .surveyor = surveyor_new ()};
-    char *error = NULL;
-    const char *url = scratch_url (test.scratch);
-    PGconn *connection = postgres_connect_blocking (url, 1000, &error);
-    int rc = schema_upgrade (connection, url, &error);
-    assert (rc == 0);
-    PQfinish (connection);
+    test_t test = {
+        .scratch = scratch_new_board (), .loop = zloop_new (), .surveyor = surveyor_new ()};
     scratch_run (test.scratch, INSERT "'2026-01-01'::timestamptz + number * '1 s'::interval"
                                       " FROM generate_series(1, 25000) AS number");
-    test.postgres = postgres_new (test.loop, url, TEST_ORIGIN, surveyor_statements, scratch_limits,
-                                  &handler, &test);
+    test.postgres = postgres_new (test.loop, scratch_url (test.scratch), TEST_ORIGIN,
+                                  surveyor_statements, scratch_limits, &handler, &test);
     zloop_start (test.loop);
     assert (surveyor_messages (test.surveyor) == -1 && !surveyor_is_sure (test.surveyor));
     s_test_work (&test);

@@ -65,9 +65,6 @@ void surveyor_send (surveyor_t *self, postgres_t *postgres);
 //  Takes the next result of that. Returns -1 when PostgreSQL said no: it is to be tried again later.
 int surveyor_take (surveyor_t *self, const PGresult *result);
 
-//  Memory of the index, in bytes.
-size_t surveyor_memory (const surveyor_t *self);
-
 void surveyor_test (bool verbose);
 
 #endif
