@@ -42,26 +42,38 @@
 
 //  All that were added have one time, that of the transaction
 #define NOW       TIMESTAMP_EPOCH ("now()")
+#define ADDED     "id, true, " NOW ", " SCHEMA_ANNOUNCE ("'+' || " NOW " || '/' || id")
 #define ALL_CAME  SCHEMA_ANNOUNCE ("'+' || " NOW " || '/' || string_agg(id::text, ',')")
 #define TELL_CAME "told AS (SELECT " ALL_CAME ", " NOW " AS epoch FROM added HAVING count(*) > 0)"
 
 const postgres_statement_t batch_statements[] = {
-    {"add", "WITH added AS (INSERT INTO messages (author, text, created_at, key)"
-            " SELECT author, text, now(), key"
-            " FROM unnest($1::text[], $2::text[], $3::uuid[]) AS new (author, text, key)"
-            " RETURNING id), " TELL_CAME " SELECT id, true, epoch FROM told, added"},
-    {"add once", "WITH new AS (SELECT * FROM unnest($1::text[], $2::text[], $3::uuid[])"
-                 " WITH ORDINALITY AS new (author, text, key, place)),"
-                 " added AS (INSERT INTO messages (author, text, created_at, key)"
-                 " SELECT author, text, now(), key FROM new"
-                 " WHERE NOT EXISTS (SELECT FROM messages WHERE messages.key = new.key)"
-                 " AND NOT EXISTS (SELECT FROM breadboard_deleted AS gone WHERE gone.key = new.key)"
-                 " ORDER BY place ON CONFLICT (key) DO NOTHING RETURNING id, key), " TELL_CAME
-                 " SELECT coalesce(added.id, messages.id, (SELECT gone.id"
-                 " FROM breadboard_deleted AS gone WHERE gone.key = new.key LIMIT 1)),"
-                 " added.id IS NOT NULL, " NOW ", (SELECT count(*) FROM told)"
-                 " FROM new LEFT JOIN added USING (key) LEFT JOIN messages USING (key)"
-                 " ORDER BY place"},
+    {"add", "INSERT INTO messages (author, text, created_at, key) VALUES ($1, $2, now(), $3)"
+            " RETURNING " ADDED},
+    {"add once",
+     "WITH added AS (INSERT INTO messages (author, text, created_at, key)"
+     " SELECT $1, $2, now(), $3::uuid"
+     " WHERE NOT EXISTS (SELECT FROM messages WHERE key = $3)"
+     " AND NOT EXISTS (SELECT FROM breadboard_deleted WHERE key = $3)"
+     " ON CONFLICT (key) DO NOTHING RETURNING " ADDED ") SELECT * FROM added"
+     " UNION ALL SELECT id, false, NULL, NULL FROM messages WHERE key = $3"
+     " UNION ALL SELECT id, false, NULL, NULL FROM breadboard_deleted WHERE key = $3 LIMIT 1"},
+    {"add many", "WITH added AS (INSERT INTO messages (author, text, created_at, key)"
+                 " SELECT author, text, now(), key"
+                 " FROM unnest($1::text[], $2::text[], $3::uuid[]) AS new (author, text, key)"
+                 " RETURNING id), " TELL_CAME " SELECT id, true, epoch FROM told, added"},
+    {"add many once",
+     "WITH new AS (SELECT * FROM unnest($1::text[], $2::text[], $3::uuid[])"
+     " WITH ORDINALITY AS new (author, text, key, place)),"
+     " added AS (INSERT INTO messages (author, text, created_at, key)"
+     " SELECT author, text, now(), key FROM new"
+     " WHERE NOT EXISTS (SELECT FROM messages WHERE messages.key = new.key)"
+     " AND NOT EXISTS (SELECT FROM breadboard_deleted AS gone WHERE gone.key = new.key)"
+     " ORDER BY place ON CONFLICT (key) DO NOTHING RETURNING id, key), " TELL_CAME
+     " SELECT coalesce(added.id, messages.id, (SELECT gone.id"
+     " FROM breadboard_deleted AS gone WHERE gone.key = new.key LIMIT 1)),"
+     " added.id IS NOT NULL, " NOW ", (SELECT count(*) FROM told)"
+     " FROM new LEFT JOIN added USING (key) LEFT JOIN messages USING (key)"
+     " ORDER BY place"},
     {"edit", "SELECT author, text, version FROM messages WHERE id = $1"},
     {"update", "UPDATE messages SET author = $2, text = $3, version = version + 1"
                " WHERE id = $1 RETURNING true, true, " STAYED},
@@ -258,6 +270,13 @@ s_count_adds (const batch_t *self, size_t first)
 }
 
 static void
+s_send_add (postgres_t *postgres, const command_t *command)
+{
+    postgres_query (postgres, s_is_new (command) ? "add" : "add once", 3,
+                    (const char *const[]){command->author, command->text, command->key});
+}
+
+static void
 s_send_adds (const batch_t *self, postgres_t *postgres, size_t first, size_t count)
 {
     const char *authors[BATCH_SIZE];
@@ -270,7 +289,7 @@ s_send_adds (const batch_t *self, postgres_t *postgres, size_t first, size_t cou
         keys[index] = command->key;
     }
     char *arrays[] = {s_array (authors, count), s_array (texts, count), s_array (keys, count)};
-    postgres_query (postgres, s_is_new (self->commands[first]) ? "add" : "add once", 3,
+    postgres_query (postgres, s_is_new (self->commands[first]) ? "add many" : "add many once", 3,
                     (const char *const *) arrays);
     for (size_t index = 0; index < 3; index++)
         zstr_free (&arrays[index]);
@@ -324,7 +343,10 @@ s_send_statement (batch_t *self, postgres_t *postgres, size_t first)
     size_t count = 1;
     if (command->action == COMMAND_ADD) {
         count = s_count_adds (self, first);
-        s_send_adds (self, postgres, first, count);
+        if (count == 1)
+            s_send_add (postgres, command);
+        else
+            s_send_adds (self, postgres, first, count);
     }
     else
         s_send_by_id (postgres, command);
