@@ -13,6 +13,11 @@
 //  page comes before the answer, for PATIENCE_MS at most. Where many write at once, pages come faster
 //  than answers, and this saves most of them.
 //
+//  Two things keep a write cheap where few look on. A thread without connections does not let itself be
+//  woken by each page: it looks after what was published every LOOK_MS, and when somebody arrives. And
+//  a connection thread that is woken does not interrupt the database actor, which has more to publish
+//  (s_set_policy): so it takes a page, and the answers behind it, in one turn.
+//
 //  Whatever ends a connection only dooms it. It is destroyed at the end of the turn, when no event at
 //  hand and no walk through an audience can still lead to it; and it leaves epoll before it is closed:
 //  while another thread's getpeername (2) looks at the descriptor (http/takeover), closing alone would
@@ -29,6 +34,8 @@
 #include "config/log.h"
 #include "http/frame.h"
 
+#include <pthread.h>
+#include <sched.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -46,6 +53,7 @@
 #define GATHERED_MAX   (1 << 20) //  Bytes of them, while the database actor takes none
 #define FULL_MS        1         //  Until it is asked again
 #define PATIENCE_MS    10
+#define LOOK_MS        50
 #define SWEEP_MS       1000
 #define PING_EVERY_S   20
 #define UNFINISHED_MS  10000 //  A message that does not end in this time is cut
@@ -87,6 +95,8 @@ typedef struct {
     int64_t pages;        //  How many the board has, as it was published last
     int64_t drained_ms;   //  When draining ends at the latest; 0: we do not drain
     bool stirred;         //  A ZeroMQ socket of ours has something, or may have
+    bool heard;           //  Something was published before this turn
+    bool listens;         //  We watch for it
     bool full;            //  The database actor took no more when it was asked last
     bool quiet;           //  Clients are not read from
     bool terminated;      //  $TERM has come
@@ -979,7 +989,6 @@ s_self_new (zsock_t *pipe, const arguments_t *arguments)
     else {
         s_watch_socket (self, self->pipe);
         s_watch_socket (self, self->arrivals);
-        s_watch_socket (self, self->published);
         self->stirred = true;
     }
     return self;
@@ -1001,6 +1010,20 @@ s_take_messages (self_t *self)
     while (zsock_events (self->arrivals) & ZMQ_POLLIN)
         s_take_arrival (self);
     self->stirred = taken == PUBLISHED_MAX;
+    self->heard = taken > 0;
+}
+
+//  Watches for what is published, unless we have no connection, and are told much.
+
+static void
+s_listen (self_t *self)
+{
+    bool listens = zhashx_size (self->table) > 0 || !self->heard;
+    if (listens && !self->listens)
+        s_watch_socket (self, self->published);
+    else if (!listens && self->listens)
+        epoll_ctl (self->epoll, EPOLL_CTL_DEL, zsock_fd (self->published), NULL);
+    self->listens = listens;
 }
 
 static int
@@ -1016,6 +1039,8 @@ s_timeout_ms (const self_t *self)
     int64_t until_ms = self->sweep_ms < self->resume_ms ? self->sweep_ms : self->resume_ms;
     if (self->patient_ms < until_ms)
         until_ms = self->patient_ms;
+    if (!self->listens && self->now_ms + LOOK_MS < until_ms)
+        until_ms = self->now_ms + LOOK_MS;
     if (self->drained_ms && self->drained_ms < until_ms)
         until_ms = self->drained_ms;
     return until_ms > self->now_ms ? (int) (until_ms - self->now_ms) : 0;
@@ -1034,8 +1059,11 @@ s_turn (self_t *self)
     s_flush_all (self);
     s_bury_doomed (self);
     s_end_drain (self);
+    s_listen (self);
     int count = epoll_wait (self->epoll, events, EVENTS_MAX, s_timeout_ms (self));
     self->now_ms = zclock_mono ();
+    self->heard = false;
+    self->stirred = self->stirred || !self->listens;
     for (int index = 0; index < count; index++)
         if (!events[index].data.ptr)
             self->stirred = true;
@@ -1046,10 +1074,20 @@ s_turn (self_t *self)
     s_bury_doomed (self);
 }
 
+//  Has the scheduler let whoever wakes this thread go on, when both have one processor (SCHED_BATCH, in
+//  sched (7)). Where that is not allowed, it works as well, only slower.
+
+static void
+s_set_policy (void)
+{
+    pthread_setschedparam (pthread_self (), SCHED_BATCH, &(struct sched_param){0});
+}
+
 static void
 s_run (zsock_t *pipe, void *args)
 {
     zsock_signal (pipe, 0); //  Releases zactor_new (), which cannot report failure
+    s_set_policy ();
     self_t *self = s_self_new (pipe, (const arguments_t *) args);
     zsock_signal (pipe, self ? 0 : 1); //  Releases connections_new (), which can
     while (self && !self->terminated)
