@@ -15,6 +15,7 @@
 //  has, too, when no version stands against it. What cannot be told so is unsettled.
 
 #include "actors/batch.h"
+#include "actors/page.h"
 #include "actors/schema.h"
 #include "actors/scratch.h"
 #include "actors/timestamp.h"
@@ -40,27 +41,30 @@
 #define WENT   SCHEMA_ANNOUNCE ("'-' || " SCHEMA_KEY)
 #define STAYED SCHEMA_ANNOUNCE ("'='")
 
-//  All that were added have one time, that of the transaction
+//  The row of an add, as a page takes it: it is on page 1, or on none, because the key was stored before
+#define ADDED "1, id, author, text, " SCHEMA_EPOCH
+
+//  All that were added together have one time, that of the transaction
 #define NOW       TIMESTAMP_EPOCH ("now()")
-#define ADDED     "id, true, " NOW ", " SCHEMA_ANNOUNCE ("'+' || " NOW " || '/' || id")
 #define ALL_CAME  SCHEMA_ANNOUNCE ("'+' || " NOW " || '/' || string_agg(id::text, ',')")
 #define TELL_CAME "told AS (SELECT " ALL_CAME ", " NOW " AS epoch FROM added HAVING count(*) > 0)"
 
 const postgres_statement_t batch_statements[] = {
     {"add", "INSERT INTO messages (author, text, created_at, key) VALUES ($1, $2, now(), $3)"
-            " RETURNING " ADDED},
-    {"add once",
-     "WITH added AS (INSERT INTO messages (author, text, created_at, key)"
-     " SELECT $1, $2, now(), $3::uuid"
-     " WHERE NOT EXISTS (SELECT FROM messages WHERE key = $3)"
-     " AND NOT EXISTS (SELECT FROM breadboard_deleted WHERE key = $3)"
-     " ON CONFLICT (key) DO NOTHING RETURNING " ADDED ") SELECT * FROM added"
-     " UNION ALL SELECT id, false, NULL, NULL FROM messages WHERE key = $3"
-     " UNION ALL SELECT id, false, NULL, NULL FROM breadboard_deleted WHERE key = $3 LIMIT 1"},
+            " RETURNING " ADDED ", " CAME},
+    {"add once", "WITH added AS (INSERT INTO messages (author, text, created_at, key)"
+                 " SELECT $1, $2, now(), $3::uuid"
+                 " WHERE NOT EXISTS (SELECT FROM messages WHERE key = $3)"
+                 " AND NOT EXISTS (SELECT FROM breadboard_deleted WHERE key = $3)"
+                 " ON CONFLICT (key) DO NOTHING RETURNING " ADDED ", " CAME ")"
+                 " SELECT * FROM added"
+                 " UNION ALL SELECT 0, id, NULL, NULL, NULL, NULL FROM messages WHERE key = $3"
+                 " UNION ALL SELECT 0, id, NULL, NULL, NULL, NULL FROM breadboard_deleted"
+                 " WHERE key = $3 LIMIT 1"},
     {"add many", "WITH added AS (INSERT INTO messages (author, text, created_at, key)"
                  " SELECT author, text, now(), key"
                  " FROM unnest($1::text[], $2::text[], $3::uuid[]) AS new (author, text, key)"
-                 " RETURNING id), " TELL_CAME " SELECT id, true, epoch FROM told, added"},
+                 " RETURNING id), " TELL_CAME " SELECT 1, id, NULL, NULL, epoch FROM told, added"},
     {"add many once",
      "WITH new AS (SELECT * FROM unnest($1::text[], $2::text[], $3::uuid[])"
      " WITH ORDINALITY AS new (author, text, key, place)),"
@@ -69,9 +73,9 @@ const postgres_statement_t batch_statements[] = {
      " WHERE NOT EXISTS (SELECT FROM messages WHERE messages.key = new.key)"
      " AND NOT EXISTS (SELECT FROM breadboard_deleted AS gone WHERE gone.key = new.key)"
      " ORDER BY place ON CONFLICT (key) DO NOTHING RETURNING id, key), " TELL_CAME
-     " SELECT coalesce(added.id, messages.id, (SELECT gone.id"
-     " FROM breadboard_deleted AS gone WHERE gone.key = new.key LIMIT 1)),"
-     " added.id IS NOT NULL, " NOW ", (SELECT count(*) FROM told)"
+     " SELECT (added.id IS NOT NULL)::integer, coalesce(added.id, messages.id,"
+     " (SELECT gone.id FROM breadboard_deleted AS gone WHERE gone.key = new.key LIMIT 1)),"
+     " NULL, NULL, " NOW ", (SELECT count(*) FROM told)"
      " FROM new LEFT JOIN added USING (key) LEFT JOIN messages USING (key)"
      " ORDER BY place"},
     {"edit", "SELECT author, text, version FROM messages WHERE id = $1"},
@@ -208,6 +212,13 @@ batch_writes (const batch_t *self)
         if (self->commands[index]->code == COMMAND_OK && command_writes (self->commands[index]))
             return true;
     return false;
+}
+
+bool
+batch_adds_one (const batch_t *self)
+{
+    return self->size == 1 && self->commands[0]->code == COMMAND_OK &&
+           self->commands[0]->action == COMMAND_ADD;
 }
 
 //  ------------------------------------------------------------------------
@@ -379,12 +390,12 @@ batch_send (batch_t *self, postgres_t *postgres)
 }
 
 void
-batch_sync (batch_t *self, postgres_t *postgres, int reads)
+batch_sync (batch_t *self, postgres_t *postgres, int reads, bool hurry)
 {
     assert (self->open && reads <= READS_MAX);
     for (int read = 0; read < reads; read++)
         s_add_step (self, READ, 0, 0);
-    if (reads > 0)
+    if (hurry)
         postgres_hurry (postgres);
     postgres_sync (postgres);
     s_add_step (self, SYNC, 0, 0);
@@ -474,8 +485,7 @@ s_take_update (command_t *command, const PGresult *result)
         s_take_conflict (command, result);
 }
 
-//  A row for each: the id, whether it is new, and when it came; a key that comes twice has the same id
-//  twice.
+//  A row for each; a key that comes twice has the same id twice.
 
 static void
 s_take_adds (command_t *const *commands, size_t count, const PGresult *result)
@@ -484,14 +494,14 @@ s_take_adds (command_t *const *commands, size_t count, const PGresult *result)
     for (size_t index = 0; index < count; index++) {
         command_t *command = commands[index];
         int row = (int) index;
-        if (row >= PQntuples (result) || PQgetisnull (result, row, 0)) {
+        if (row >= PQntuples (result) || PQgetisnull (result, row, PAGE_ID)) {
             //  Another server stored the same key at this very moment
             command_fail (command, COMMAND_BUSY, "The message is being stored; try again.");
             continue;
         }
-        command->id = strtoll (PQgetvalue (result, row, 0), NULL, 10);
-        command->stored = *PQgetvalue (result, row, 1) == 't' && command->id > last_id;
-        command->created_at = timestamp_read (PQgetvalue (result, row, 2));
+        command->id = strtoll (PQgetvalue (result, row, PAGE_ID), NULL, 10);
+        command->stored = page_row_number (result, row) == 1 && command->id > last_id;
+        command->created_at = timestamp_read (PQgetvalue (result, row, PAGE_CREATED_AT));
         last_id = command->id > last_id ? command->id : last_id;
     }
 }
@@ -719,7 +729,7 @@ s_runner_send (void *arg)
     self->sends++;
     batch_state_t state = batch_send (self->batch, self->postgres);
     assert (state == BATCH_UNDERWAY && !batch_expects_read (self->batch));
-    batch_sync (self->batch, self->postgres, 0);
+    batch_sync (self->batch, self->postgres, 0, false);
     postgres_flush (self->postgres);
 }
 
@@ -819,7 +829,7 @@ s_test_together (const scratch_t *scratch)
     s_add_message (batch, "one", KEY_1);
     s_add_json (batch, "{\"action\":\"list messages\",\"data\":{\"page\":1}}");
     s_add_json (batch, "no JSON");
-    assert (batch_size (batch) == 5 && batch_writes (batch));
+    assert (batch_size (batch) == 5 && batch_writes (batch) && !batch_adds_one (batch));
     int sends = s_run_batch (scratch, batch);
     assert (sends == 1);
     int64_t id = batch_command (batch, 0)->id;
@@ -1011,6 +1021,7 @@ s_test_void (const scratch_t *scratch)
                                                s_runner_notification};
     batch_t *batch = batch_new ();
     s_add_message (batch, "void", KEY_5);
+    assert (batch_adds_one (batch));
     s_add_message (batch, "void", KEY_6);
     s_run_with (scratch, batch, &handler);
     batch_t *again = batch_new ();

@@ -41,6 +41,9 @@ command_t *batch_command (const batch_t *self, size_t index);
 //  Whether any command changes a message, if all goes well.
 bool batch_writes (const batch_t *self);
 
+//  Whether the batch is one add and nothing else.
+bool batch_adds_one (const batch_t *self);
+
 //  Takes the last command back out of the batch; caller owns it. NULL: there is none.
 command_t *batch_take_back (batch_t *self);
 
@@ -50,10 +53,10 @@ command_t *batch_take_back (batch_t *self);
 batch_state_t batch_send (batch_t *self, postgres_t *postgres);
 
 //  Queues the end of the transaction. Before it the caller may have queued so many statements of its
-//  own, which read: they see what the batch wrote, and save a round trip. Their results come before the
-//  commit, and are true only with it.
+//  own, which read: they see what the batch wrote, and save a round trip. Where it is in a hurry all
+//  results come before the commit, and are true only with it.
 
-void batch_sync (batch_t *self, postgres_t *postgres, int reads);
+void batch_sync (batch_t *self, postgres_t *postgres, int reads, bool hurry);
 
 //  Queues an error, and a Sync in place of batch_sync (): nothing of what was sent takes effect, and its
 //  results are of no use, up to the Sync's.

@@ -15,6 +15,10 @@
 //  that a writer looks at; other pages that somebody looks at at most every DEEP_MS. Whatever somebody
 //  else changed is announced on SCHEMA_CHANNEL: then a round runs even if no command waits.
 //
+//  A single add has nobody to share the cost of that read with. So it goes on top of page 1 as that is in
+//  memory, with what PostgreSQL says that it stored; page 1 is read all the same within GROWN_MS, since
+//  somebody may have changed it without a word.
+//
 //  While PostgreSQL is away, pages that are in memory are still served, and every other command is
 //  answered "unavailable". A batch that was under way when the connection broke is in doubt; it is
 //  run again on the next connection (batch tells how) within DOUBT_MS. Whoever waits for what is not
@@ -41,6 +45,7 @@
 #define TAKE_MAX       64   //  zmsgs taken before other events have their turn
 #define DEEP_MS        250
 #define RETRY_MS       250 //  After a read that failed
+#define GROWN_MS       250 //  Until a page that has grown in memory is read
 #define DOUBT_MS       5000
 #define DRAIN_MS       1000
 #define LOCK_OUT_MS    1000
@@ -87,6 +92,7 @@ typedef struct {
     int void_syncs; //  Results up to so many Syncs are of no use
 
     bool inside;      //  The pages are read in the batch's transaction
+    bool grows;       //  Rather, what it adds goes on top of page 1
     bool reads_later; //  They are read once the batch is done
     bool reading;     //  A read of its own is under way
     bool surveying;   //  The surveyor's work is under way
@@ -97,6 +103,7 @@ typedef struct {
     bool deep_stale; //  Pages that somebody looks at were not read with the last write
     int64_t deep_ms; //  When they may be read again
     int deep_timer;  //  -1: none
+    int grown_timer; //  Page 1 has grown, and is read then; -1: it has not
     int retry;       //  Timer: a read failed, and is tried again then; -1: none
     bool unreadable; //  Reading fails, and that has been logged
 
@@ -378,9 +385,12 @@ s_handle_timer (zloop_t *loop, int timer, void *arg)
     self_t *self = (self_t *) arg;
     if (timer == self->retry)
         self->retry = -1;
-
-    else
+    else if (timer == self->deep_timer)
         self->deep_timer = -1;
+    else {
+        self->grown_timer = -1;
+        self->stale = true;
+    }
     s_start_round (self);
     return 0;
 }
@@ -542,23 +552,30 @@ s_finish_round (self_t *self)
 }
 
 //  Closes the batch's transaction. Pages are read in it, if it is the last one and they are near; where
-//  others are wanted, the surveyor has to know first what the batch has written.
+//  others are wanted, the surveyor has to know first what the batch has written. A single add is spared
+//  even that.
 
 static void
 s_close_batch (self_t *self)
 {
     bool last = self->state == BATCH_DONE || batch_sent_all (self->batch);
     bool open = self->state == BATCH_UNDERWAY;
+    bool stale = self->stale;
     if (last)
         s_want_pages (self);
     self->inside = last && open && pages_wanted (self->pages) &&
                    pages_are_near (self->pages, s_page_size (self));
     self->reads_later = open && last && !self->inside && batch_writes (self->batch);
-    int reads = self->inside ? pages_send (self->pages, self->postgres, s_page_size (self),
-                                           batch_writes (self->batch))
-                             : 0;
+    self->grows = self->inside && !stale && batch_adds_one (self->batch) &&
+                  pages_grow (self->pages, s_page_size (self));
+    if (self->grows && self->grown_timer < 0)
+        self->grown_timer = zloop_timer (self->loop, GROWN_MS, 1, s_handle_timer, self);
+    int reads = 0;
+    if (self->inside && !self->grows)
+        reads = pages_send (self->pages, self->postgres, s_page_size (self),
+                            batch_writes (self->batch));
     if (open)
-        batch_sync (self->batch, self->postgres, reads);
+        batch_sync (self->batch, self->postgres, reads, self->inside);
     if (last && !self->inside && !self->reads_later)
         s_send_read (self);
     postgres_flush (self->postgres);
@@ -930,7 +947,8 @@ s_finish_batch (self_t *self)
 static void
 s_take_batch_result (self_t *self, PGresult *result)
 {
-    bool read = batch_expects_read (self->batch);
+    bool read = batch_expects_read (self->batch) ||
+                (self->grows && PQresultStatus (result) == PGRES_TUPLES_OK);
     self->state = batch_take (self->batch, result);
     if (read) {
         s_expect (self);
@@ -1290,7 +1308,7 @@ s_self_new (zsock_t *pipe, const arguments_t *arguments)
                                        (int) settings->database_statement_timeout_ms,
                                        (int) settings->database_lock_timeout_ms};
     self->statements = s_statements_new ();
-    self->deadline = self->retry = self->deep_timer = -1;
+    self->deadline = self->retry = self->deep_timer = self->grown_timer = -1;
     self->stale = true;
     self->state = BATCH_DONE;
     self->viewers = viewers_new ();

@@ -9,8 +9,6 @@
 #include "actors/scratch.h"
 #include "actors/swap.h"
 
-enum { COLUMN_PAGE, COLUMN_ID, COLUMN_AUTHOR, COLUMN_TEXT, COLUMN_CREATED_AT };
-
 const char page_query[] =
     "SELECT page, id, author, text, " SCHEMA_EPOCH
     " FROM unnest($1::bigint[], $2::timestamptz[], $3::bigint[], $4::bigint[])"
@@ -26,7 +24,7 @@ const char page_first_query[] = "SELECT 1, id, author, text, " SCHEMA_EPOCH
 int64_t
 page_row_number (const PGresult *result, int row)
 {
-    return strtoll (PQgetvalue (result, row, COLUMN_PAGE), NULL, 10);
+    return strtoll (PQgetvalue (result, row, PAGE_NUMBER), NULL, 10);
 }
 
 //  Formats a time for machines (ISO 8601) and for people; the time is as SCHEMA_EPOCH gives it. PostgreSQL
@@ -56,10 +54,10 @@ s_message (const PGresult *result, int row)
 {
     char iso[64];
     char human[64];
-    s_format_time (PQgetvalue (result, row, COLUMN_CREATED_AT), iso, human);
-    return json_pack ("{s:s, s:s, s:s, s:s, s:s}", "id", PQgetvalue (result, row, COLUMN_ID),
-                      "author", PQgetvalue (result, row, COLUMN_AUTHOR), "text",
-                      PQgetvalue (result, row, COLUMN_TEXT), "created_at", iso, "created_at_text",
+    s_format_time (PQgetvalue (result, row, PAGE_CREATED_AT), iso, human);
+    return json_pack ("{s:s, s:s, s:s, s:s, s:s}", "id", PQgetvalue (result, row, PAGE_ID),
+                      "author", PQgetvalue (result, row, PAGE_AUTHOR), "text",
+                      PQgetvalue (result, row, PAGE_TEXT), "created_at", iso, "created_at_text",
                       human);
 }
 
@@ -74,22 +72,16 @@ s_target (bool leads, int64_t number)
 //  The data for list.html; NULL when memory is out.
 
 static json_t *
-s_data (const page_t *self, const PGresult *result, int row, int end)
+s_data (const page_t *self)
 {
-    json_t *messages = json_array ();
-    for (; row < end; row++)
-        if (json_array_append_new (messages, s_message (result, row)) != 0) {
-            json_decref (messages);
-            return NULL;
-        }
     int64_t number = self->number;
     int64_t pages = self->pages;
-    bool empty = json_array_size (messages) == 0;
+    bool empty = json_array_size (self->messages) == 0;
     return json_pack (
-        "{s:I, s:I, s:b, s:b, s:o, s:o, s:o, s:o, s:b, s:o}", "page", number, "pages", pages,
+        "{s:I, s:I, s:b, s:b, s:o, s:o, s:o, s:o, s:b, s:O}", "page", number, "pages", pages,
         "many", pages > 1, "empty", empty, "first", s_target (number > 2, 1), "previous",
         s_target (number > 1, number - 1), "next", s_target (number < pages, number + 1), "last",
-        s_target (number < pages - 1, pages), "jump", pages > 2, "messages", messages);
+        s_target (number < pages - 1, pages), "jump", pages > 2, "messages", self->messages);
 }
 
 static uint64_t
@@ -101,38 +93,86 @@ s_hash (const char *text)
     return hash;
 }
 
-static void
-s_keep_keys (page_t *self, const PGresult *result, int row, int end)
+//  Makes a page without a message, with room for so many, and for the key of one more.
+
+static page_t *
+s_new (int64_t number, int64_t pages, int64_t size)
 {
-    self->size = (size_t) (end - row);
-    self->keys = (page_index_key_t *) zmalloc ((self->size + 1) * sizeof (page_index_key_t));
-    for (size_t index = 0; row < end; row++, index++)
-        self->keys[index] = page_index_read (PQgetvalue (result, row, COLUMN_CREATED_AT),
-                                             PQgetvalue (result, row, COLUMN_ID));
+    page_t *self = (page_t *) zmalloc (sizeof (page_t));
+    self->number = number;
+    self->pages = pages > 0 ? pages : 1;
+    self->messages = json_array ();
+    self->keys = (page_index_key_t *) zmalloc (((size_t) size + 1) * sizeof (page_index_key_t));
+    return self;
+}
+
+//  Adds the row's message below those that are there, if there is room.
+
+static void
+s_add_row (page_t *self, int64_t size, const PGresult *result, int row)
+{
+    if ((int64_t) self->size < size)
+        json_array_append_new (self->messages, s_message (result, row));
+    if ((int64_t) self->size <= size)
+        self->keys[self->size++] = page_index_read (PQgetvalue (result, row, PAGE_CREATED_AT),
+                                                    PQgetvalue (result, row, PAGE_ID));
+}
+
+//  The same, those of an older state.
+
+static void
+s_add_older (page_t *self, int64_t size, const page_t *older)
+{
+    for (size_t index = 0; index < older->size && (int64_t) self->size <= size; index++) {
+        if ((int64_t) self->size < size)
+            json_array_append (self->messages, json_array_get (older->messages, index));
+        self->keys[self->size++] = older->keys[index];
+    }
+}
+
+//  Renders the page, or destroys it when memory is out; then its messages may be fewer than its keys.
+
+static void
+s_render (page_t **self_p, const site_t *site, int64_t size)
+{
+    page_t *self = *self_p;
+    size_t shown = (int64_t) self->size < size ? self->size : (size_t) size;
+    json_t *data = json_array_size (self->messages) == shown ? s_data (self) : NULL;
+    if (data) {
+        self->html = mustache_render (site_templates (site), "list.html", data, NULL);
+        self->etag = s_hash (self->html);
+        self->frame = swap_new_list (NULL, self->html, self->number, self->pages, self->etag);
+        json_decref (data);
+    }
+    if (!self->frame)
+        page_destroy (self_p);
 }
 
 page_t *
 page_new (const site_t *site, int64_t number, int64_t pages, int64_t size, const PGresult *result,
           int *row_p)
 {
-    page_t *self = (page_t *) zmalloc (sizeof (page_t));
-    self->number = number;
-    self->pages = pages > 0 ? pages : 1;
-    int end = *row_p;
-    while (end < PQntuples (result) && page_row_number (result, end) == number)
-        end++;
-    s_keep_keys (self, result, *row_p, end);
-    int shown = end - *row_p < size ? end : *row_p + (int) size;
-    json_t *data = s_data (self, result, *row_p, shown);
-    *row_p = end;
-    if (data) {
-        self->html = mustache_render (site_templates (site), "list.html", data, NULL);
-        self->etag = s_hash (self->html);
-        self->frame = swap_new_list (NULL, self->html, number, self->pages, self->etag);
-        json_decref (data);
+    page_t *self = s_new (number, pages, size);
+    while (*row_p < PQntuples (result) && page_row_number (result, *row_p) == number)
+        s_add_row (self, size, result, (*row_p)++);
+    s_render (&self, site, size);
+    if (self && number != 1) { //  Never grows
+        json_decref (self->messages);
+        self->messages = NULL;
     }
-    if (!self->frame)
-        page_destroy (&self);
+    return self;
+}
+
+page_t *
+page_new_grown (const site_t *site, const page_t *older, int64_t pages, int64_t size,
+                const PGresult *result)
+{
+    assert (older->number == 1);
+    page_t *self = s_new (1, pages, size);
+    for (int row = 0; row < PQntuples (result) && page_row_number (result, row) == 1; row++)
+        s_add_row (self, size, result, row);
+    s_add_older (self, size, older);
+    s_render (&self, site, size);
     return self;
 }
 
@@ -144,6 +184,7 @@ page_destroy (page_t **self_p)
         page_t *self = *self_p;
         zstr_free (&self->html);
         zframe_destroy (&self->frame);
+        json_decref (self->messages);
         freen (self->keys);
         freen (*self_p);
     }
@@ -164,7 +205,7 @@ s_result_new (const char *rows[][4], int count)
     for (int row = 0; row < count; row++)
         for (int column = 0; column < 5; column++) {
             const char *value = column < 4 ? rows[row][column] : "1795615392.000125";
-            PQsetvalue (result, row, column, (char *) value, (int) strlen (value));
+            PQsetvalue (result, row, column, (char *) value, value ? (int) strlen (value) : -1);
         }
     return result;
 }
@@ -209,6 +250,38 @@ s_test_pages (const site_t *site)
     page_destroy (&first);
     page_destroy (&last);
     page_destroy (&last);
+    PQclear (result);
+}
+
+//  What grows in memory is, to the byte, what would have been read; also where nothing comes to it.
+
+static void
+s_test_growth (const site_t *site)
+{
+    const char *rows[][4] = {
+        {"1", "4", "Eve", "fourth"}, {"1", "3", "Bob", "third"}, {"1", "2", "Ann", "second"}};
+    const char *before[][4] = {{"0", "3", NULL, NULL}}; //  Its key was stored before
+    PGresult *result = s_result_new (rows, 3);
+    PGresult *newest = s_result_new (rows, 1);
+    PGresult *none = s_result_new (before, 1);
+    int row = 0;
+    page_t *read = page_new (site, 1, 1, 2, result, &row);
+    row = 1;
+    page_t *older = page_new (site, 1, 1, 2, result, &row);
+    page_t *grown = page_new_grown (site, older, 1, 2, newest);
+    assert (older->size == 2 && grown->etag == read->etag && grown->etag != older->etag);
+    assert (grown->size == 3 && grown->keys[0].id == 4 && grown->keys[2].id == 2);
+    page_t *same = page_new_grown (site, older, 1, 2, none);
+    assert (same->etag == older->etag && same->size == 2 && same->keys[0].id == 3);
+    page_t *again = page_new_grown (site, grown, 2, 2, none);
+    assert (again->size == 3 && again->pages == 2);
+    page_destroy (&again);
+    page_destroy (&same);
+    page_destroy (&grown);
+    page_destroy (&older);
+    page_destroy (&read);
+    PQclear (none);
+    PQclear (newest);
     PQclear (result);
 }
 
@@ -262,6 +335,7 @@ page_test (bool verbose)
         printf ("\n");
     site_t *site = scratch_site ();
     s_test_pages (site);
+    s_test_growth (site);
     s_test_paginator (site);
     site_destroy (&site);
     printf ("OK\n");

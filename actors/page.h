@@ -19,12 +19,16 @@ typedef struct {
     zframe_t *frame;        //  That swaps it in; owned
     page_index_key_t *keys; //  Of its messages, and of the one behind them, in order; owned
     size_t size;            //  How many these are
+    json_t *messages; //  Of page 1, as the template takes them; owned; NULL: of any other page
 
     uint64_t version;    //  Of the board that it shows (pages)
     uint64_t shown_etag; //  Of the state that viewers were shown last (pages); 0: none
     int64_t shown_pages; //  The same
     uint64_t round;      //  Of the database actor, in which it was published; 0: never
 } page_t;
+
+//  The columns of rows for page_new (); that of the time is SCHEMA_EPOCH
+enum { PAGE_NUMBER, PAGE_ID, PAGE_AUTHOR, PAGE_TEXT, PAGE_CREATED_AT };
 
 //  The query for page_new (): $1 the pages wanted, an array as the next three are; $2 and $3 the
 //  created_at and id where the scan for each begins, $4 how many messages it skips from there; $5 how
@@ -43,6 +47,11 @@ int64_t page_row_number (const PGresult *result, int row);
 //  perhaps none, and moves *row_p behind them. Returns NULL when memory is out; caller owns it.
 page_t *page_new (const site_t *site, int64_t number, int64_t pages, int64_t size,
                   const PGresult *result, int *row_p);
+
+//  The same, makes page 1 of the rows, perhaps none, and of what the older state of it showed: that follows,
+//  as far as there is room.
+page_t *page_new_grown (const site_t *site, const page_t *older, int64_t pages, int64_t size,
+                        const PGresult *result);
 
 void page_destroy (page_t **self_p);
 

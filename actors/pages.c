@@ -45,6 +45,7 @@ struct pages {
     numbers_t read;    //  And not looked at by pages_next_changed ()
     int attempts;      //  To read what is wanted
     bool counting;     //  The next result is a count
+    bool growing;      //  The next one is an add's
     bool plain;        //  Scans begin at the newest message
     bool unfit;        //  What was read does not fit the count
     uint64_t heard;    //  What the surveyor had heard when it was asked for
@@ -203,6 +204,7 @@ s_prepare (pages_t *self, bool after_writes)
     self->attempts++;
     self->unfit = false;
     *self->error = 0;
+    self->growing = false;
     self->counting = unfit || surveyor_messages (self->surveyor) < 0;
     self->plain = unfit || after_writes;
     self->heard = surveyor_heard (self->surveyor);
@@ -277,6 +279,20 @@ pages_send (pages_t *self, postgres_t *postgres, int64_t page_size, bool after_w
     return self->counting ? 2 : 1;
 }
 
+bool
+pages_grow (pages_t *self, int64_t page_size)
+{
+    const page_t *first = pages_last_known (self, 1);
+    bool lone = self->wanted.size == 1 && self->wanted.numbers[0] == 1;
+    bool known = first && first->version == self->version - 1 && page_size == self->page_size &&
+                 surveyor_messages (self->surveyor) >= 0;
+    if (!lone || !known)
+        return false;
+    s_prepare (self, true);
+    self->growing = true;
+    return true;
+}
+
 //  Puts a page that was read in the place of an older one.
 
 static void
@@ -315,12 +331,35 @@ s_take_rows (pages_t *self, const site_t *site, const PGresult *result)
     }
 }
 
+//  Takes the row of an add, or rows of which none is of page 1, since nothing was added. Does nothing where the
+//  message is not the newest one, because clocks differ: then page 1 is missing, and is read.
+
+static void
+s_take_add (pages_t *self, const site_t *site, const PGresult *result)
+{
+    const page_t *older = pages_last_known (self, 1);
+    bool added = PQntuples (result) > 0 && page_row_number (result, 0) == 1;
+    if (added && older->size > 0) {
+        page_index_key_t key = page_index_read (PQgetvalue (result, 0, PAGE_CREATED_AT),
+                                                PQgetvalue (result, 0, PAGE_ID));
+        if (page_index_compare (key, older->keys[0]) <= 0)
+            return;
+    }
+    page_t *page = page_new_grown (site, older, pages_count (self), self->page_size, result);
+    if (page)
+        zlistx_add_end (self->fresh, page);
+    else
+        snprintf (self->error, sizeof (self->error), "out of memory");
+}
+
 void
 pages_take (pages_t *self, const site_t *site, PGresult *result)
 {
     ExecStatusType status = PQresultStatus (result);
     if (status == PGRES_FATAL_ERROR && !*self->error)
         snprintf (self->error, sizeof (self->error), "%s", PQresultErrorMessage (result));
+    else if (status == PGRES_TUPLES_OK && self->growing)
+        s_take_add (self, site, result);
     else if (status == PGRES_TUPLES_OK && self->counting) {
         self->counted = strtoll (PQgetvalue (result, 0, 0), NULL, 10);
         surveyor_counted (self->surveyor, self->counted - self->more);
@@ -353,12 +392,13 @@ pages_are_near (const pages_t *self, int64_t page_size)
     return self->wanted.size <= NEAR_PAGES;
 }
 
-//  Tells the surveyor of a page that was read, unless it has heard of something meanwhile.
+//  Tells the surveyor of a page that was read, unless it has heard of something meanwhile. One that has
+//  grown tells it nothing.
 
 static void
 s_check (const pages_t *self, const page_t *page)
 {
-    if (self->heard == surveyor_heard (self->surveyor))
+    if (!self->growing && self->heard == surveyor_heard (self->surveyor))
         surveyor_check (self->surveyor, (page->number - 1) * self->page_size, page->keys,
                         page->size, (int64_t) page->size <= self->page_size);
 }
@@ -562,6 +602,51 @@ s_test_show_anew (pages_t *self, const site_t *site)
     assert (s_changes (self, site) && !s_changes (self, site));
 }
 
+//  One add on top of page 1; rows as an add returns them.
+
+static pages_state_t
+s_grow (pages_t *self, const site_t *site, const char *const *numbers)
+{
+    pages_outdate (self);
+    pages_want (self, 1);
+    bool grows = pages_grow (self, self->page_size);
+    assert (grows);
+    return s_take_all (self, site, NULL, numbers);
+}
+
+//  Page 1 grows if it is up to date and nothing else is wanted; where the new message is not the newest
+//  one, it is read.
+
+static void
+s_test_growth (pages_t *self, const site_t *site)
+{
+    s_changes (self, site);
+    self->page_size = 2;
+    pages_state_t state = s_grow (self, site, (const char *const[]){"1", NULL}); //  It is there
+    assert (state == PAGES_AGAIN && !pages_find (self, 1));
+    s_changes (self, site);
+    pages_find (self, 1)->keys[0].created_at -= 1000000;
+    state = s_grow (self, site, (const char *const[]){"1", NULL});
+    assert (state == PAGES_DONE && pages_find (self, 1)->size == 2);
+    assert (pages_next_changed (self)->number == 1);
+    state = s_grow (self, site, (const char *const[]){"0", NULL}); //  It was stored before
+    assert (state == PAGES_DONE && pages_find (self, 1)->size == 2 && !pages_next_changed (self));
+
+    pages_outdate (self);
+    pages_want (self, 1);
+    assert (!pages_grow (self, self->page_size + 1));
+    pages_outdate (self);
+    assert (!pages_grow (self, self->page_size)); //  Something was written that it does not show
+    pages_break (self);
+    s_changes (self, site);
+    pages_outdate (self);
+    pages_want (self, 1);
+    pages_want (self, 2);
+    assert (!pages_grow (self, self->page_size));
+    pages_break (self);
+    self->page_size = 1;
+}
+
 static void
 s_test_empty (pages_t *self, const site_t *site)
 {
@@ -602,6 +687,7 @@ pages_test (bool verbose)
     s_test_unfit (self, site);
     s_test_guess (self, site);
     s_test_show_anew (self, site);
+    s_test_growth (self, site);
     s_test_empty (self, site);
     pages_bound (self, viewers); //  There are few: nothing happens
     pages_destroy (&self);

@@ -68,6 +68,11 @@ pages_state_t pages_finish (pages_t *self);
 //  What was read is void, or will not come: nothing is wanted any more.
 void pages_break (pages_t *self);
 
+//  Instead, if only page 1 is wanted, and the transaction writes nothing but one add: page 1 becomes what it
+//  was, with the row of that on top. Returns whether it will, because it was up to date; then that row is what
+//  pages_take () takes.
+bool pages_grow (pages_t *self, int64_t page_size);
+
 //  Whether everything wanted is near the newest message, so that reading it is cheap wherever the scan
 //  begins.
 bool pages_are_near (const pages_t *self, int64_t page_size);

@@ -1,0 +1,113 @@
+"""Adds that come one after the other: each goes on top of page 1 as it is in memory, and it must be what SQL says."""
+
+import contextlib
+import uuid
+
+import pytest
+
+from asker import Asker
+from lists import content, framed
+
+SIZE = 5
+TEXTS = ("plain", "<b>&amp; \"quoted\" 'it' {{text}} \\ \\n", "two\nlines\n\nand more", "ünï©ode 🍞 שלום", " x\t y ", "0")
+
+
+def stored(database):
+    rows = database.sql("SELECT id, author, text FROM messages ORDER BY created_at DESC, id DESC")
+    pages = max(1, -(-len(rows) // SIZE))
+    return framed(1, pages, tuple(rows[:SIZE]))
+
+
+def shown(frame):
+    return content(frame["page"], frame["pages"], frame["html"])
+
+
+class Viewer(Asker):
+    """One who adds, and keeps the newest list that came."""
+
+    def add(self, text, **data):
+        """Adds a message; returns its id."""
+        ref = self.send("add message", author="Ann & Bob", text=text, **data)
+        while True:
+            frame = self.client.frame()
+            if frame.get("selector") == "#messages__list":
+                self.list = frame
+            if frame.get("ref") == ref:
+                assert frame["status"] == "ok", frame
+                return frame["id"]
+
+
+@pytest.fixture
+def ann(board):
+    return Viewer(board)
+
+
+@contextlib.contextmanager
+def unheard(database):
+    """A connection whose writes nobody announces."""
+    connection = database.connect()
+    connection.autocommit = True
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SET breadboard.origin = 'nobody'")
+            yield cursor
+    finally:
+        connection.close()
+
+
+def test_each_add_makes_the_page_that_sql_has(ann, database):
+    for number in range(8 * len(TEXTS)):
+        key = {"key": str(uuid.uuid4())} if number % 3 else {}
+        ann.add(TEXTS[number % len(TEXTS)], **key)
+        assert shown(ann.list) == stored(database)
+    assert ann.client.frames(silence=0.8) == []  # it is read meanwhile, and is the same to the byte
+
+
+def test_an_add_that_is_a_copy_changes_nothing(ann, database):
+    key = str(uuid.uuid4())
+    number = ann.add("once", key=key)
+    ann.add("another")
+    for _ in range(20):
+        assert ann.add("once", key=key) == number
+        assert shown(ann.list) == stored(database)
+
+
+def test_a_deleted_message_stays_away_when_its_copy_comes(ann, database):
+    key = str(uuid.uuid4())
+    number = ann.add("once", key=key)
+    ann.add("another")
+    assert ann.ask("delete message", id=number, key=str(uuid.uuid4()))[0] == "ok"
+    assert ann.add("once", key=key) == number
+    ann.add("third")
+    assert shown(ann.list) == stored(database)
+
+
+def test_a_message_of_the_future_stays_on_top(ann, database):
+    database.sql("INSERT INTO messages (author, text, created_at) VALUES ('Eve', 'later', now() + '1 day')")
+    ann.client.until("later")
+    for number in range(25):
+        ann.add(f"now {number}")
+        assert shown(ann.list) == stored(database)
+        assert "later" in ann.list["html"]
+
+
+def test_what_is_stored_is_shown_not_what_was_sent(ann, database):
+    database.sql("CREATE FUNCTION shout() RETURNS trigger LANGUAGE plpgsql AS"
+                 " 'BEGIN NEW.text = upper(NEW.text); RETURN NEW; END'")
+    database.sql("CREATE TRIGGER shout BEFORE INSERT ON messages FOR EACH ROW EXECUTE FUNCTION shout()")
+    try:
+        for number in range(25):
+            ann.add(f"quiet {number}")
+            assert shown(ann.list) == stored(database)
+    finally:
+        database.sql("DROP FUNCTION shout CASCADE")
+
+
+def test_what_nobody_announces_is_not_hidden_for_long(ann, board, database):
+    for number in range(5):
+        first = ann.add(f"before {number}")
+    bob = board.client()
+    with unheard(database) as stranger:
+        stranger.execute("UPDATE messages SET text = 'changed unheard' WHERE id = %s", (first,))
+        ann.add("behind it")
+    assert "behind it" in bob.until("changed unheard")  # though nobody writes any more
