@@ -86,6 +86,7 @@ format:
 lint: $(BUILD)/embedded.c
 	@scripts/need clang-format clang-tidy cppcheck
 	clang-format --dry-run --Werror $(EVERY_C) $(EVERY_H)
+	! LC_ALL=C.UTF-8 grep -nE '.{101}' $(EVERY_C) $(EVERY_H)
 	cppcheck --quiet --std=c11 '-DCHECK_PRINTF(n)=' --error-exitcode=1 --inline-suppr -j 2 -I. \
 	    --enable=warning,performance,portability --suppressions-list=.cppcheck $(SOURCES) $(MAIN)
 	printf '%s\n' $(SOURCES) $(MAIN) | xargs -P 2 -I FILE clang-tidy --quiet \

@@ -1,18 +1,20 @@
 //  What was sent is remembered as steps, one for each result that will come: a statement of a
 //  command, or of several, a read of the caller's, or the Sync. It was committed if and only if no
-//  error came before the Sync's result; an error at commit comes as an extra result where the Sync's
-//  is expected. A statement that writes announces that to other servers by itself.
+//  error came before the Sync's result; an error at commit comes as an extra result where the
+//  Sync's is expected. A statement that writes announces that to other servers by itself.
 //
-//  A statement that fails makes the transaction void, and so tells the outcome of its own command for
-//  certain; the others are sent again. After RETRIES_MAX of that they are sent singly, one at a time.
-//  A row, or the whole table, that somebody else keeps locked costs lock_timeout each time; after
-//  LOCKS_MAX of those all writes that are left are "busy", so one batch never waits longer than that.
+//  A statement that fails makes the transaction void, and so tells the outcome of its own command
+//  for certain; the others are sent again. After RETRIES_MAX of that they are sent singly, one at a
+//  time. A row, or the whole table, that somebody else keeps locked costs lock_timeout each time;
+//  after LOCKS_MAX of those all writes that are left are "busy", so one batch never waits longer
+//  than that.
 //
-//  In doubt. When a connection breaks, a transaction whose Sync was sent may have been committed. The
-//  next connection first makes sure that the old one can commit no more (postgres). Then the commands
-//  run again, singly, and the statements themselves find out: an add has a key, which is stored once
-//  whoever tries; so has a delete that can be undone; any other that finds nothing has done its work; an update that finds its own text
-//  has, too, when no version stands against it. What cannot be told so is unsettled.
+//  In doubt. When a connection breaks, a transaction whose Sync was sent may have been committed.
+//  The next connection first makes sure that the old one can commit no more (postgres). Then the
+//  commands run again, singly, and the statements themselves find out: an add has a key, which is
+//  stored once whoever tries; so has a delete that can be undone; any other that finds nothing has
+//  done its work; an update that finds its own text has, too, when no version stands against it.
+//  What cannot be told so is unsettled.
 
 #include "actors/batch.h"
 #include "actors/page.h"
@@ -29,7 +31,8 @@
     "id = $1 AND deletion = $2 AND restored_at IS NULL AND text IS NOT NULL" \
     " AND deleted_at > now() - " UNDO_TIME
 
-//  Ends an insertion of a deleted message: one that was restored and is deleted again is there already
+//  Ends an insertion of a deleted message: one that was restored and is deleted again is there
+//  already
 #define REPLACE                                                                        \
     " ON CONFLICT (id) DO UPDATE SET (key, deletion, deleted_at, restored_at,"         \
     " author, text, created_at, version) = (excluded.key, excluded.deletion,"          \
@@ -41,7 +44,8 @@
 #define WENT   SCHEMA_ANNOUNCE ("'-' || " SCHEMA_KEY)
 #define STAYED SCHEMA_ANNOUNCE ("'='")
 
-//  The row of an add, as a page takes it: it is on page 1, or on none, because the key was stored before
+//  The row of an add, as a page takes it: it is on page 1, or on none, because the key was stored
+//  before
 #define ADDED "1, id, author, text, " SCHEMA_EPOCH
 
 //  All that were added together have one time, that of the transaction
@@ -506,8 +510,8 @@ s_take_adds (command_t *const *commands, size_t count, const PGresult *result)
     }
 }
 
-//  A delete, or what undoes one: a row tells whether that was done now, or before. A delete without a
-//  key that is in doubt and finds nothing has done its work.
+//  A delete, or what undoes one: a row tells whether that was done now, or before. A delete without
+//  a key that is in doubt and finds nothing has done its work.
 
 static void
 s_take_move (command_t *command, const PGresult *result)
@@ -618,8 +622,8 @@ s_apply (batch_t *self, void (*change) (command_t *command))
     }
 }
 
-//  Fails those that would meet the same lock: all for the same message, and when there were too many
-//  locks, whatever writes.
+//  Fails those that would meet the same lock: all for the same message, and when there were too
+//  many locks, whatever writes.
 
 static void
 s_fail_locked (batch_t *self, const command_t *culprit)
@@ -926,8 +930,8 @@ s_test_doubt (const scratch_t *scratch, int64_t id)
     batch_destroy (&batch);
 }
 
-//  A delete with a key can be undone with it, each of the two is done once, and a key of an add that was
-//  deleted since is not stored again.
+//  A delete with a key can be undone with it, each of the two is done once, and a key of an add
+//  that was deleted since is not stored again.
 
 #define UNDO  ",\"key\":\"8f14e45f-ceea-467f-9e53-0a5d5b7c1d01\""
 #define OTHER ",\"key\":\"8f14e45f-ceea-467f-9e53-0a5d5b7c1d02\""

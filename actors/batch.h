@@ -3,8 +3,8 @@
 //  thread     the database actor's
 //  together   all statements, then one Sync: one transaction, one flush to disk for all. A command
 //             whose statement fails has its outcome, and the others run again without it
-//  singly     when that has happened too often, or the commit failed: one command, one Sync, and only
-//             then the next
+//  singly     when that has happened too often, or the commit failed: one command, one Sync, and
+//             only then the next
 
 #ifndef BATCH_H_INCLUDED
 #define BATCH_H_INCLUDED
@@ -47,19 +47,19 @@ bool batch_adds_one (const batch_t *self);
 //  Takes the last command back out of the batch; caller owns it. NULL: there is none.
 command_t *batch_take_back (batch_t *self);
 
-//  Queues the statements of the commands that need one and have none in this transaction yet: so it may
-//  be called again after more were added. Returns BATCH_DONE when none ever did, else BATCH_UNDERWAY: then
-//  batch_sync () must follow.
+//  Queues the statements of the commands that need one and have none in this transaction yet: so it
+//  may be called again after more were added. Returns BATCH_DONE when none ever did, else
+//  BATCH_UNDERWAY: then batch_sync () must follow.
 batch_state_t batch_send (batch_t *self, postgres_t *postgres);
 
-//  Queues the end of the transaction. Before it the caller may have queued so many statements of its
-//  own, which read: they see what the batch wrote, and save a round trip. Where it is in a hurry all
-//  results come before the commit, and are true only with it.
+//  Queues the end of the transaction. Before it the caller may have queued so many statements of
+//  its own, which read: they see what the batch wrote, and save a round trip. Where it is in a
+//  hurry all results come before the commit, and are true only with it.
 
 void batch_sync (batch_t *self, postgres_t *postgres, int reads, bool hurry);
 
-//  Queues an error, and a Sync in place of batch_sync (): nothing of what was sent takes effect, and its
-//  results are of no use, up to the Sync's.
+//  Queues an error, and a Sync in place of batch_sync (): nothing of what was sent takes effect,
+//  and its results are of no use, up to the Sync's.
 void batch_void (batch_t *self, postgres_t *postgres);
 
 //  Whether the next result is one of those reads; batch_take () has to see it, too.

@@ -1,6 +1,7 @@
 //  breadboard - main (): reads the settings, starts everything, heeds signals, ends everything
 //
-//  order      site, private PostgreSQL, database actor, connection threads, server; ended in reverse
+//  order      site, private PostgreSQL, database actor, connection threads, server; ended in
+//             reverse
 //  signals    are blocked in every thread and taken here alone: SIGTERM and SIGINT end the board in
 //             order, SIGHUP reads settings, templates and assets anew
 //  exit       0 after a signal; 2 for usage and configuration; 1 when something else is wrong
@@ -21,11 +22,12 @@
 
 #define EXIT_USAGE 2
 
-//  Descriptors that are neither a civetweb thread's nor an open WebSocket: standard streams, epolls,
-//  ZeroMQ's own, PostgreSQL, connections that civetweb has accepted and not yet served
+//  Descriptors that are neither a civetweb thread's nor an open WebSocket: standard streams,
+//  epolls, ZeroMQ's own, PostgreSQL, connections that civetweb has accepted and not yet served
 #define SPARE_DESCRIPTORS 512
 
-//  ZeroMQ sockets, each with a descriptor, of a civetweb thread beside one for each connection thread
+//  ZeroMQ sockets, each with a descriptor, of a civetweb thread beside one for each connection
+//  thread
 #define WORKER_SOCKETS 4
 
 typedef struct {
@@ -73,8 +75,9 @@ s_print_help (void)
 //  Values of the options that have no letter
 enum { CHECK = 1000, PRINT, VERSION, HELP };
 
-//  Says which word getopt_long () does not understand: it has returned '?', or ':' for an option that
-//  ends the line where its value should follow. It steps over a word only behind its last letter.
+//  Says which word getopt_long () does not understand: it has returned '?', or ':' for an option
+//  that ends the line where its value should follow. It steps over a word only behind its last
+//  letter.
 
 static int
 s_refuse_word (int returned, int argc, char *argv[])

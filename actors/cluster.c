@@ -6,11 +6,11 @@
 //    initdb dies with us, so that no orphan writes into the next run's cluster.new.
 //
 //  Who may connect is decided by the file system: the socket lies in a folder of mode 0700 that the
-//  server's user owns, so that nobody else comes near it but root; pg_hba.conf says trust. Peer would
-//  add nothing but a map of names that must follow whoever runs the board (root's board is not the
-//  user of root's server). For root, state_dir itself stays root's (0711), so that the server's user
-//  cannot put anything in the way of what root does there, and what root must do in that user's
-//  folders, a child does after it has become that user.
+//  server's user owns, so that nobody else comes near it but root; pg_hba.conf says trust. Peer
+//  would add nothing but a map of names that must follow whoever runs the board (root's board is
+//  not the user of root's server). For root, state_dir itself stays root's (0711), so that the
+//  server's user cannot put anything in the way of what root does there, and what root must do in
+//  that user's folders, a child does after it has become that user.
 //
 //  Static functions that can fail return NULL, or the sentence for the user, caller's to free.
 
@@ -234,9 +234,9 @@ s_no_programs (const cluster_t *self, int major)
                          self->data, major, major, self->socket);
 }
 
-//  Removes what an initdb that was cut short has left. A process of PostgreSQL's that it had started
-//  may still be writing for a moment, hence the tries. As the server's user rm can empty the folder,
-//  and where that lies in root's, not remove it.
+//  Removes what an initdb that was cut short has left. A process of PostgreSQL's that it had
+//  started may still be writing for a moment, hence the tries. As the server's user rm can empty
+//  the folder, and where that lies in root's, not remove it.
 
 static char *
 s_remove_leftover (const cluster_t *self, char *path)
@@ -304,8 +304,8 @@ s_fill (cluster_t *self, char *path)
     return wrong ? wrong : s_run_initdb (self, path);
 }
 
-//  A process that an initdb had started before it was killed may come so late that it enters the new
-//  folder, and there is in the way of ours. It does not stay, hence the second try.
+//  A process that an initdb had started before it was killed may come so late that it enters the
+//  new folder, and there is in the way of ours. It does not stay, hence the second try.
 
 static char *
 s_make_data (cluster_t *self)

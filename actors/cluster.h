@@ -15,8 +15,8 @@
 typedef struct cluster cluster_t;
 
 //  Opens the folder and holds it, so that no other board can; finds the programs that fit its data,
-//  and makes data where there is none. Borrows programs. Returns NULL when that cannot be done; then
-//  *error_p is a sentence that says what to do, caller's to free.
+//  and makes data where there is none. Borrows programs. Returns NULL when that cannot be done;
+//  then *error_p is a sentence that says what to do, caller's to free.
 cluster_t *cluster_new (const char *state_dir, programs_t *programs, char **error_p);
 void cluster_destroy (cluster_t **self_p);
 
@@ -24,12 +24,12 @@ void cluster_destroy (cluster_t **self_p);
 const char *cluster_data (const cluster_t *self);
 const char *cluster_socket (const cluster_t *self);
 
-//  Opens the log to be appended to, for a program's output. Returns a descriptor, caller's to close,
-//  or -1 and a sentence.
+//  Opens the log to be appended to, for a program's output. Returns a descriptor, caller's to
+//  close, or -1 and a sentence.
 int cluster_open_log (cluster_t *self, char **error_p);
 
-//  The line that tells why a program ended, as far as the log knows it since it was opened last, and
-//  where the log is; caller frees.
+//  The line that tells why a program ended, as far as the log knows it since it was opened last,
+//  and where the log is; caller frees.
 char *cluster_last_words (const cluster_t *self);
 
 void cluster_test (bool verbose);

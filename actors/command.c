@@ -63,7 +63,8 @@ command_fail (command_t *self, command_code_t code, const char *format, ...)
     self->field = NULL;
 }
 
-//  Fails for a field of data that is not as it must be; reason says how it must be, behind its name.
+//  Fails for a field of data that is not as it must be; reason says how it must be, behind its
+//  name.
 
 static void
 s_refuse (command_t *self, command_code_t code, const char *field, const char *reason)
@@ -84,8 +85,8 @@ s_is_beyond (const char *digits, size_t count)
            (count > 19 || (count == 19 && strncmp (digits, "9223372036854775807", 19) > 0));
 }
 
-//  Returns a copy of the JSON text in which each integer that 64 bits do not hold is the largest, or
-//  the smallest, that they do. The copy is never longer; caller frees.
+//  Returns a copy of the JSON text in which each integer that 64 bits do not hold is the largest,
+//  or the smallest, that they do. The copy is never longer; caller frees.
 
 static char *
 s_clamp_integers (const char *json, size_t size, size_t *clamped_size_p)
@@ -234,8 +235,8 @@ s_read_version (command_t *self, const json_t *data)
         self->version = VERSION_MAX; //  No message ever gets there, so it is a conflict
 }
 
-//  Each add has a key: by it alone can be told whether one that was in doubt had been stored. A delete
-//  has one when its client may want to undo it, and so has whatever undoes it.
+//  Each add has a key: by it alone can be told whether one that was in doubt had been stored. A
+//  delete has one when its client may want to undo it, and so has whatever undoes it.
 
 static void
 s_read_key (command_t *self, const json_t *data)

@@ -1,8 +1,8 @@
 //  command - one request of a client, parsed and checked, and what became of it
 //
 //  thread     the database actor's, from parsing to answering
-//  source     the JSON that a client sent: a WebSocket's message, or what a civetweb thread made of a
-//             form. Both take the same way.
+//  source     the JSON that a client sent: a WebSocket's message, or what a civetweb thread made of
+//             a form. Both take the same way.
 
 #ifndef COMMAND_H_INCLUDED
 #define COMMAND_H_INCLUDED
@@ -72,8 +72,8 @@ typedef struct {
     bool unsettled; //  And that has not told: whoever asked must look for himself
 } command_t;
 
-//  Parses and checks size bytes of JSON, valid UTF-8, against the limits in settings. Always returns
-//  a command; one that cannot be run has a code that is not COMMAND_OK. Caller owns it.
+//  Parses and checks size bytes of JSON, valid UTF-8, against the limits in settings. Always
+//  returns a command; one that cannot be run has a code that is not COMMAND_OK. Caller owns it.
 command_t *command_new (const char *json, size_t size, const settings_t *settings);
 
 //  One that no client can ask for: FIND, RANK or SWEEP.

@@ -81,7 +81,8 @@ connection_behind (const connection_t *self)
     return self->sending || self->first || self->stale;
 }
 
-//  What send (2) or sendmsg (2) has returned, as a number of bytes; a connection that broke is gone.
+//  What send (2) or sendmsg (2) has returned, as a number of bytes; a connection that broke is
+//  gone.
 
 static size_t
 s_taken (connection_t *self, ssize_t rc)

@@ -3,9 +3,9 @@
 //  thread     its connection thread's
 //  at rest    this struct and nothing else: input that is unfinished and output that the kernel did
 //             not take are kept only for as long as there is some
-//  output     is owed first, and sent by connection_flush (), all that is owed in one call. A page is
-//             owed as "the newest", so who is behind gets the newest page once it has caught up, not
-//             those that it missed; private frames follow it, from a short queue
+//  output     is owed first, and sent by connection_flush (), all that is owed in one call. A page
+//             is owed as "the newest", so who is behind gets the newest page once it has caught up,
+//             not those that it missed; private frames follow it, from a short queue
 
 #ifndef CONNECTION_H_INCLUDED
 #define CONNECTION_H_INCLUDED
@@ -60,16 +60,16 @@ connection_t *connection_new (uint64_t id, int descriptor);
 
 void connection_destroy (connection_t **self_p);
 
-//  Queues a private frame, and takes it; nobody else may hold a reference. Returns 0, or -1 when too
-//  many wait: then it is destroyed.
+//  Queues a private frame, and takes it; nobody else may hold a reference. Returns 0, or -1 when
+//  too many wait: then it is destroyed.
 int connection_queue (connection_t *self, parcel_t **frame_p);
 
 //  Drops the private frames that wait, and the page that is owed.
 void connection_forget (connection_t *self);
 
-//  Sends what is owed, as far as the kernel takes it: the rest of a frame, then page, the newest one,
-//  when the connection is stale, then what is queued. What shows a page itself goes before page, with
-//  all that was queued before it. Returns how many bytes the kernel took.
+//  Sends what is owed, as far as the kernel takes it: the rest of a frame, then page, the newest
+//  one, when the connection is stale, then what is queued. What shows a page itself goes before
+//  page, with all that was queued before it. Returns how many bytes the kernel took.
 size_t connection_flush (connection_t *self, parcel_t *page);
 
 //  Whether something is owed.

@@ -1,27 +1,27 @@
-//  One epoll watches the descriptors of all connections and those of the actor's own ZeroMQ sockets.
-//  A ZeroMQ descriptor only says that something may have happened (zmq_getsockopt (3), ZMQ_FD), and
-//  is quiet again once the socket was asked; so a socket that stirred is asked, and emptied, or it is
-//  remembered that something is left.
+//  One epoll watches the descriptors of all connections and those of the actor's own ZeroMQ
+//  sockets. A ZeroMQ descriptor only says that something may have happened (zmq_getsockopt (3),
+//  ZMQ_FD), and is quiet again once the socket was asked; so a socket that stirred is asked, and
+//  emptied, or it is remembered that something is left.
 //
-//  A turn gathers, then sends. What is published only marks what connections are owed: an audience is
-//  owed its newest page, a connection its private frames. At the end of the turn each gets all that
-//  it is owed in one system call, so a page and the acknowledgement behind it cost one, and of two
-//  pages published meanwhile only the newer is sent. In the same way the commands that clients sent
-//  in one turn go to the database actor as one zmsg.
+//  A turn gathers, then sends. What is published only marks what connections are owed: an audience
+//  is owed its newest page, a connection its private frames. At the end of the turn each gets all
+//  that it is owed in one system call, so a page and the acknowledgement behind it cost one, and of
+//  two pages published meanwhile only the newer is sent. In the same way the commands that clients
+//  sent in one turn go to the database actor as one zmsg.
 //
 //  Who waits for an answer gets the newest page with it, in one call, and so is passed over when a
-//  page comes before the answer, for PATIENCE_MS at most. Where many write at once, pages come faster
-//  than answers, and this saves most of them.
+//  page comes before the answer, for PATIENCE_MS at most. Where many write at once, pages come
+//  faster than answers, and this saves most of them.
 //
-//  Two things keep a write cheap where few look on. A thread without connections does not let itself be
-//  woken by each page: it looks after what was published every LOOK_MS, and when somebody arrives. And
-//  a connection thread that is woken does not interrupt the database actor, which has more to publish
-//  (s_set_policy): so it takes a page, and the answers behind it, in one turn.
+//  Two things keep a write cheap where few look on. A thread without connections does not let
+//  itself be woken by each page: it looks after what was published every LOOK_MS, and when somebody
+//  arrives. And a connection thread that is woken does not interrupt the database actor, which has
+//  more to publish (s_set_policy): so it takes a page, and the answers behind it, in one turn.
 //
-//  Whatever ends a connection only dooms it. It is destroyed at the end of the turn, when no event at
-//  hand and no walk through an audience can still lead to it; and it leaves epoll before it is closed:
-//  while another thread's getpeername (2) looks at the descriptor (http/takeover), closing alone would
-//  not take it out.
+//  Whatever ends a connection only dooms it. It is destroyed at the end of the turn, when no event
+//  at hand and no walk through an audience can still lead to it; and it leaves epoll before it is
+//  closed: while another thread's getpeername (2) looks at the descriptor (http/takeover), closing
+//  alone would not take it out.
 
 #include "actors/connections.h"
 #include "actors/audience.h"
@@ -40,8 +40,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-//  High-water marks. An inproc pipe holds as much as both its ends say together, so one end says how
-//  much, and the other one 1
+//  High-water marks. An inproc pipe holds as much as both its ends say together, so one end says
+//  how much, and the other one 1
 #define ARRIVALS_QUEUE  1000 //  Sockets handed over and not yet taken, of each civetweb thread
 #define PUBLISHED_QUEUE 1    //  The database actor's end says how much
 #define COMMANDS_QUEUE  1    //  The same
@@ -111,7 +111,8 @@ typedef struct {
 //  ------------------------------------------------------------------------
 //  Watching, dooming, burying
 
-//  To be called after anything was done to a connection: watches for what it needs now, or dooms it.
+//  To be called after anything was done to a connection: watches for what it needs now, or dooms
+//  it.
 
 static void
 s_settle (self_t *self, connection_t *connection)
@@ -168,8 +169,8 @@ s_move (self_t *self, connection_t *connection, audience_t *audience)
     }
 }
 
-//  Destroys a doomed connection. Returns false when the database actor's queue is full: it must hear
-//  of it, so it is tried again at the next turn.
+//  Destroys a doomed connection. Returns false when the database actor's queue is full: it must
+//  hear of it, so it is tried again at the next turn.
 
 static bool
 s_bury (self_t *self, connection_t *connection)
@@ -262,8 +263,8 @@ s_cut (self_t *self, connection_t *connection, int code, const char *reason)
     metrics_add (METRICS_CONNECTIONS_CUT, 1);
 }
 
-//  Owes the connection a private frame; takes it. When many were gathered, the kernel may have room for
-//  them; only a client that does not read is too slow.
+//  Owes the connection a private frame; takes it. When many were gathered, the kernel may have room
+//  for them; only a client that does not read is too slow.
 
 static void
 s_owe (self_t *self, connection_t *connection, parcel_t *parcel)
@@ -400,7 +401,8 @@ s_refuse_gathered (self_t *self)
     zchunk_set (self->gathered, NULL, 0);
 }
 
-//  Gives what was gathered to the database actor. When its queue is full, that stays for the next turn.
+//  Gives what was gathered to the database actor. When its queue is full, that stays for the next
+//  turn.
 
 static void
 s_forward (self_t *self)
@@ -462,8 +464,8 @@ s_wait_ms (const self_t *self, const connection_t *connection)
     return wait_ms > waits_ms[2] ? wait_ms : waits_ms[2];
 }
 
-//  Puts the connection, which is not there, among the paused ones if it must wait. Returns whether it
-//  must.
+//  Puts the connection, which is not there, among the paused ones if it must wait. Returns whether
+//  it must.
 
 static bool
 s_postpone (self_t *self, connection_t *connection)
@@ -566,8 +568,8 @@ s_handle_event (self_t *self, connection_t *connection, uint32_t events)
     s_settle (self, connection);
 }
 
-//  Goes on with a client whose rates allow it more. What it could not end while it was not read from, it
-//  has its whole time for from now on. What waited here may use up its rate again.
+//  Goes on with a client whose rates allow it more. What it could not end while it was not read
+//  from, it has its whole time for from now on. What waited here may use up its rate again.
 
 static void
 s_resume (self_t *self, connection_t *connection)
@@ -624,8 +626,8 @@ s_take_page (self_t *self, int64_t number, int64_t pages, uint64_t etag, parcel_
 }
 
 //  Takes an answer for one connection. One that shows a page moves the connection there, and is not
-//  overtaken by a newer state of that page (connection_flush). Answers that wait before it come behind
-//  the page that they are about, so if that is owed, it goes before the connection moves.
+//  overtaken by a newer state of that page (connection_flush). Answers that wait before it come
+//  behind the page that they are about, so if that is owed, it goes before the connection moves.
 
 static void
 s_take_answer (self_t *self, const database_answer_t *head, parcel_t *parcel)
@@ -756,7 +758,8 @@ s_take_arrival (self_t *self)
     s_mark_dirty (self, connection);
 }
 
-//  Owes a connection the newest presence, unless it is behind: then it may get a newer one next time.
+//  Owes a connection the newest presence, unless it is behind: then it may get a newer one next
+//  time.
 
 static void
 s_show_presence (self_t *self, connection_t *connection)
@@ -784,8 +787,8 @@ s_sweep_connection (self_t *self, connection_t *connection)
     s_settle (self, connection);
 }
 
-//  Once a second: pings a twentieth of the connections, ends those that keep us waiting, and tells how
-//  many there are.
+//  Once a second: pings a twentieth of the connections, ends those that keep us waiting, and tells
+//  how many there are.
 
 static void
 s_sweep (self_t *self)
@@ -1074,8 +1077,8 @@ s_turn (self_t *self)
     s_bury_doomed (self);
 }
 
-//  Has the scheduler let whoever wakes this thread go on, when both have one processor (SCHED_BATCH, in
-//  sched (7)). Where that is not allowed, it works as well, only slower.
+//  Has the scheduler let whoever wakes this thread go on, when both have one processor
+//  (SCHED_BATCH, in sched (7)). Where that is not allowed, it works as well, only slower.
 
 static void
 s_set_policy (void)

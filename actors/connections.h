@@ -4,8 +4,9 @@
 //  thread     its own; started and ended by main
 //  takes      CONNECTIONS_ENDPOINT  PULL, from civetweb threads
 //             [4: descriptor][1: speaks breadboard.1][8: page][8: etag][p: visitor_t reference]
-//             the socket and whose it is (NULL: exempt), given away, counted in METRICS_CONNECTIONS_OPEN by whoever sends it, counted
-//             out by the actor; the page that it opens on, and the state that the client has of it
+//             the socket and whose it is (NULL: exempt), given away, counted in
+//             METRICS_CONNECTIONS_OPEN by whoever sends it, counted out by the actor; the page that
+//             it opens on, and the state that the client has of it
 //             DATABASE_PUBLISHED    SUB to page/ and to/K/
 //  sends      DATABASE_COMMANDS     see there
 //  full       a civetweb thread's send fails with EAGAIN: it closes the socket
@@ -38,13 +39,13 @@ void connections_reload (zactor_t *self, site_t *site);
 //  Stops reading from clients; what they sent so far has been forwarded when this returns.
 void connections_quiet (zactor_t *self);
 
-//  Has each of count actors send what has been published so far and tell its clients that the server
-//  goes away (1001), and waits until they are gone, at most 2 s.
+//  Has each of count actors send what has been published so far and tell its clients that the
+//  server goes away (1001), and waits until they are gone, at most 2 s.
 void connections_drain (zactor_t **actors, int count);
 
-//  The close frame that sends a client away for now (1001, 1013). Its reason ends in the seconds within
-//  which to come back, at a random moment: "spread=S", so many that about 1,000 come in each. Any
-//  thread; caller owns it.
+//  The close frame that sends a client away for now (1001, 1013). Its reason ends in the seconds
+//  within which to come back, at a random moment: "spread=S", so many that about 1,000 come in
+//  each. Any thread; caller owns it.
 zframe_t *connections_farewell (uint16_t code, const char *reason);
 
 void connections_test (bool verbose);

@@ -4,25 +4,26 @@
 //  are one transaction, so a round costs one round trip and one wake-up; only a read that may take
 //  long, of pages deep in the board, is one of its own behind it.
 //
-//  PostgreSQL never waits for us. Commands that come while a round is under way are sent ahead, as the
-//  next batch; its transaction is closed, with the read in it, when that round has ended and its batch
-//  was answered. Should the round's batch turn out to have to run again, what was sent ahead is taken
-//  back, because it must not come first. When DATABASE_QUEUE commands wait, no more are taken, and the
-//  senders' own queues fill up.
+//  PostgreSQL never waits for us. Commands that come while a round is under way are sent ahead, as
+//  the next batch; its transaction is closed, with the read in it, when that round has ended and
+//  its batch was answered. Should the round's batch turn out to have to run again, what was sent
+//  ahead is taken back, because it must not come first. When DATABASE_QUEUE commands wait, no more
+//  are taken, and the senders' own queues fill up.
 //
 //  Pages that have been read stay in memory until something is written, so a page that nobody
-//  changed is not asked of PostgreSQL twice. Page 1 is read again with each write, and so is the page
-//  that a writer looks at; other pages that somebody looks at at most every DEEP_MS. Whatever somebody
-//  else changed is announced on SCHEMA_CHANNEL: then a round runs even if no command waits.
+//  changed is not asked of PostgreSQL twice. Page 1 is read again with each write, and so is the
+//  page that a writer looks at; other pages that somebody looks at at most every DEEP_MS. Whatever
+//  somebody else changed is announced on SCHEMA_CHANNEL: then a round runs even if no command
+//  waits.
 //
-//  A single add has nobody to share the cost of that read with. So it goes on top of page 1 as that is in
-//  memory, with what PostgreSQL says that it stored; page 1 is read all the same within GROWN_MS, since
-//  somebody may have changed it without a word.
+//  A single add has nobody to share the cost of that read with. So it goes on top of page 1 as that
+//  is in memory, with what PostgreSQL says that it stored; page 1 is read all the same within
+//  GROWN_MS, since somebody may have changed it without a word.
 //
 //  While PostgreSQL is away, pages that are in memory are still served, and every other command is
 //  answered "unavailable". A batch that was under way when the connection broke is in doubt; it is
-//  run again on the next connection (batch tells how) within DOUBT_MS. Whoever waits for what is not
-//  settled then is told to come back and look: the connection is closed with 1013.
+//  run again on the next connection (batch tells how) within DOUBT_MS. Whoever waits for what is
+//  not settled then is told to come back and look: the connection is closed with 1013.
 //
 //  A message that somebody else keeps locked stays out of batches for LOCK_OUT_MS, so that one who
 //  tries again and again does not make everybody wait each time.
@@ -41,7 +42,7 @@
 #include "config/log.h"
 #include "http/frame.h"
 
-#define PUBLISH_QUEUE  1000 //  zmsgs to each connection thread; then we wait for it, it never for us
+#define PUBLISH_QUEUE  1000 //  zmsgs to each connection thread; then we wait, it never does
 #define TAKE_MAX       64   //  zmsgs taken before other events have their turn
 #define DEEP_MS        250
 #define RETRY_MS       250 //  After a read that failed
@@ -304,8 +305,8 @@ s_send_away (self_t *self, const command_t *command)
                       connections_farewell (FRAME_CLOSE_TRY_LATER, "not known whether saved"));
 }
 
-//  A message was found. Which page it is on takes another question, which the index makes a small one:
-//  the command goes on as that.
+//  A message was found. Which page it is on takes another question, which the index makes a small
+//  one: the command goes on as that.
 
 static void
 s_rank (self_t *self, command_t *found)
@@ -492,8 +493,8 @@ s_handle_read_failure (self_t *self)
 }
 
 //  Publishes the pages that changed and that somebody looks at, the last page first: those who
-//  looked past the end are on it before it comes. Where it was not read in this round, it comes as soon
-//  as it is, though it be what it was when it was shown before, to others.
+//  looked past the end are on it before it comes. Where it was not read in this round, it comes as
+//  soon as it is, though it be what it was when it was shown before, to others.
 
 static void
 s_publish_changed (self_t *self)
@@ -551,9 +552,9 @@ s_finish_round (self_t *self)
     s_start_round (self);
 }
 
-//  Closes the batch's transaction. Pages are read in it, if it is the last one and they are near; where
-//  others are wanted, the surveyor has to know first what the batch has written. A single add is spared
-//  even that.
+//  Closes the batch's transaction. Pages are read in it, if it is the last one and they are near;
+//  where others are wanted, the surveyor has to know first what the batch has written. A single add
+//  is spared even that.
 
 static void
 s_close_batch (self_t *self)
@@ -603,7 +604,8 @@ s_lock_out (self_t *self, int64_t id)
     self->lock_outs[self->locks++ % LOCK_OUTS] = (lock_out_t){id, zclock_mono () + LOCK_OUT_MS};
 }
 
-//  Moves commands that wait into the batch, which is made if there is none, and sends their statements.
+//  Moves commands that wait into the batch, which is made if there is none, and sends their
+//  statements.
 
 static batch_state_t
 s_fill (self_t *self, batch_t **batch_p)
@@ -630,8 +632,8 @@ s_is_surveyors_turn (const self_t *self)
     return !self->surveyed && self->retry < 0 && surveyor_is_due (self->surveyor);
 }
 
-//  Sends the commands that wait behind the round under way, unless something of that is to be sent yet, or
-//  the surveyor comes first.
+//  Sends the commands that wait behind the round under way, unless something of that is to be sent
+//  yet, or the surveyor comes first.
 
 static void
 s_send_ahead (self_t *self)
@@ -978,8 +980,8 @@ s_take_read_result (self_t *self, PGresult *result)
         s_finish_read (self);
 }
 
-//  Takes what the surveyor asked for. What it found out may change how many pages there are; when that
-//  fails, so does reading, and it is tried again with that.
+//  Takes what the surveyor asked for. What it found out may change how many pages there are; when
+//  that fails, so does reading, and it is tried again with that.
 
 static void
 s_take_survey_result (self_t *self, PGresult *result)

@@ -3,8 +3,8 @@
 //
 //  thread     its own; started and ended by main
 //  takes      DATABASE_COMMANDS  ROUTER, from DEALERs that send without blocking
-//             [1: DATABASE_COMMANDS_SENT][8: K][records]   from connection thread K: each record is a
-//                                                          database_command_t and its JSON
+//             [1: DATABASE_COMMANDS_SENT][8: K][records]   from connection thread K: each record is
+//                                                          a database_command_t and its JSON
 //             [1: DATABASE_LEFT][8: connection]            the connection is gone
 //             [1: DATABASE_HELLO][8: K]                    connection thread K listens; publishes
 //                                                          to/K/ and page 1 until that is heard
@@ -14,19 +14,20 @@
 //             [1: DATABASE_READY][8: sequence]             does PostgreSQL answer?
 //  answers    each REQUEST, FIND and READY, on the same socket
 //             [8: sequence][s: "ok" or an error code][8: id][8: page][8: pages][8: etag][text]
-//             text is the HTML of the list, of the edit form (after a conflict, too), or of the question
-//             whether to delete what was found; or what is wrong, in words
+//             text is the HTML of the list, of the edit form (after a conflict, too), or of the
+//             question whether to delete what was found; or what is wrong, in words
 //  publishes  DATABASE_PUBLISHED  PUB that does not drop
-//             [page/N/][8: pages][8: etag][frame]  page N changed; who was past the last page is on it
-//                                                  now. While pages is a guess: INT64_MAX
+//             [page/N/][8: pages][8: etag][frame]  page N changed; who was past the last page is on
+//                                                  it now. While pages is a guess: INT64_MAX
 //             [to/K/][8: 0][8: 0][records]         for connections of thread K: each record is a
 //                                                  database_answer_t and its frame; none: answers a
 //                                                  HELLO
-//  full       once DATABASE_QUEUE commands wait, no more are taken; then DATABASE_SENT zmsgs of each
-//             sender wait on their way, and after that its zmq_send fails with EAGAIN: it answers
-//             "busy" itself
+//  full       once DATABASE_QUEUE commands wait, no more are taken; then DATABASE_SENT zmsgs of
+//             each sender wait on their way, and after that its zmq_send fails with EAGAIN: it
+//             answers "busy" itself
 //  pipe       [SITE][p: site_t reference]                  a reload; the actor owns the reference
-//             [DRAIN]                                      signals 0 once nothing waits or is in doubt
+//             [DRAIN]                                      signals 0 once nothing waits, or is
+//                                                          in doubt
 
 #ifndef DATABASE_H_INCLUDED
 #define DATABASE_H_INCLUDED

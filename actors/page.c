@@ -1,8 +1,8 @@
 //  The page's rows become a JSON value, the template list.html makes HTML of that, and the HTML,
 //  wrapped for the browser (swap), is the ready frame that every viewer of the page gets.
 //
-//  The etag is FNV-1a, 64 bits (Fowler, Noll, Vo; isthe.com/chongo/tech/comp/fnv): it only has to tell
-//  two states of one page apart, and to be the same on each server. Clients see it, too.
+//  The etag is FNV-1a, 64 bits (Fowler, Noll, Vo; isthe.com/chongo/tech/comp/fnv): it only has to
+//  tell two states of one page apart, and to be the same on each server. Clients see it, too.
 
 #include "actors/page.h"
 #include "actors/schema.h"
@@ -27,8 +27,8 @@ page_row_number (const PGresult *result, int row)
     return strtoll (PQgetvalue (result, row, PAGE_NUMBER), NULL, 10);
 }
 
-//  Formats a time for machines (ISO 8601) and for people; the time is as SCHEMA_EPOCH gives it. PostgreSQL
-//  has times that no calendar has, such as infinity: they are shown as they are.
+//  Formats a time for machines (ISO 8601) and for people; the time is as SCHEMA_EPOCH gives it.
+//  PostgreSQL has times that no calendar has, such as infinity: they are shown as they are.
 
 static void
 s_format_time (const char *epoch, char iso[64], char human[64])
@@ -61,7 +61,8 @@ s_message (const PGresult *result, int row)
                       human);
 }
 
-//  {"page": N}, or false where a button to that page would lead nowhere, or where its neighbour leads
+//  {"page": N}, or false where a button to that page would lead nowhere, or where its neighbour
+//  leads
 
 static json_t *
 s_target (bool leads, int64_t number)
@@ -130,7 +131,8 @@ s_add_older (page_t *self, int64_t size, const page_t *older)
     }
 }
 
-//  Renders the page, or destroys it when memory is out; then its messages may be fewer than its keys.
+//  Renders the page, or destroys it when memory is out; then its messages may be fewer than its
+//  keys.
 
 static void
 s_render (page_t **self_p, const site_t *site, int64_t size)

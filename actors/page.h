@@ -31,25 +31,25 @@ typedef struct {
 enum { PAGE_NUMBER, PAGE_ID, PAGE_AUTHOR, PAGE_TEXT, PAGE_CREATED_AT };
 
 //  The query for page_new (): $1 the pages wanted, an array as the next three are; $2 and $3 the
-//  created_at and id where the scan for each begins, $4 how many messages it skips from there; $5 how
-//  many messages it takes: one more than are on a page. Its rows are those of each page wanted, the last
-//  page first; a page past the end has none.
+//  created_at and id where the scan for each begins, $4 how many messages it skips from there; $5
+//  how many messages it takes: one more than are on a page. Its rows are those of each page wanted,
+//  the last page first; a page past the end has none.
 extern const char page_query[];
 
-//  The same for page 1 alone, by far the most frequent case: $1 how many messages it takes. PostgreSQL
-//  needs 8 µs for it, and 15 µs for the general one.
+//  The same for page 1 alone, by far the most frequent case: $1 how many messages it takes.
+//  PostgreSQL needs 8 µs for it, and 15 µs for the general one.
 extern const char page_first_query[];
 
 //  The page that a row of the result belongs to.
 int64_t page_row_number (const PGresult *result, int row);
 
-//  Makes a page of size messages, one of so many pages, of the rows from *row_p on that belong to it,
-//  perhaps none, and moves *row_p behind them. Returns NULL when memory is out; caller owns it.
+//  Makes a page of size messages, one of so many pages, of the rows from *row_p on that belong to
+//  it, perhaps none, and moves *row_p behind them. Returns NULL when memory is out; caller owns it.
 page_t *page_new (const site_t *site, int64_t number, int64_t pages, int64_t size,
                   const PGresult *result, int *row_p);
 
-//  The same, makes page 1 of the rows, perhaps none, and of what the older state of it showed: that follows,
-//  as far as there is room.
+//  The same, makes page 1 of the rows, perhaps none, and of what the older state of it showed: that
+//  follows, as far as there is room.
 page_t *page_new_grown (const site_t *site, const page_t *older, int64_t pages, int64_t size,
                         const PGresult *result);
 

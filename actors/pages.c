@@ -2,11 +2,11 @@
 //  pages out of date at once, without a walk through them. One that is out of date stays, to tell
 //  whether what is read in its place differs, and to be shown while PostgreSQL is away.
 //
-//  Pages are numbered from the newest message on. The surveyor tells where the scan for a page begins, and
-//  how many messages it skips from there: few, or without the surveyor's help, as many as are before the
-//  page. How many messages there are may be a guess for a while. When the answer does not fit it (a
-//  page below the last one without a row), PostgreSQL counts them, once, and everything is read again without
-//  that help; ATTEMPTS_MAX times at most.
+//  Pages are numbered from the newest message on. The surveyor tells where the scan for a page
+//  begins, and how many messages it skips from there: few, or without the surveyor's help, as many
+//  as are before the page. How many messages there are may be a guess for a while. When the answer
+//  does not fit it (a page below the last one without a row), PostgreSQL counts them, once, and
+//  everything is read again without that help; ATTEMPTS_MAX times at most.
 
 #include "actors/pages.h"
 #include "actors/scratch.h"
@@ -216,8 +216,8 @@ s_prepare (pages_t *self, bool after_writes)
     s_numbers_sort (&self->asked);
 }
 
-//  Where the scan for a page begins, and how many messages it skips. A page whose number is beyond all
-//  bounds has none.
+//  Where the scan for a page begins, and how many messages it skips. A page whose number is beyond
+//  all bounds has none.
 
 static page_index_key_t
 s_place (const pages_t *self, int64_t number, int64_t *skip)
@@ -307,8 +307,8 @@ s_keep (pages_t *self, page_t *page)
     s_numbers_add (&self->read, page->number);
 }
 
-//  Takes the rows of the pages asked for. Page 1 is a page even without rows; any other one that has
-//  none is no page.
+//  Takes the rows of the pages asked for. Page 1 is a page even without rows; any other one that
+//  has none is no page.
 
 static void
 s_take_rows (pages_t *self, const site_t *site, const PGresult *result)
@@ -331,8 +331,9 @@ s_take_rows (pages_t *self, const site_t *site, const PGresult *result)
     }
 }
 
-//  Takes the row of an add, or rows of which none is of page 1, since nothing was added. Does nothing where the
-//  message is not the newest one, because clocks differ: then page 1 is missing, and is read.
+//  Takes the row of an add, or rows of which none is of page 1, since nothing was added. Does
+//  nothing where the message is not the newest one, because clocks differ: then page 1 is missing,
+//  and is read.
 
 static void
 s_take_add (pages_t *self, const site_t *site, const PGresult *result)
@@ -392,8 +393,8 @@ pages_are_near (const pages_t *self, int64_t page_size)
     return self->wanted.size <= NEAR_PAGES;
 }
 
-//  Tells the surveyor of a page that was read, unless it has heard of something meanwhile. One that has
-//  grown tells it nothing.
+//  Tells the surveyor of a page that was read, unless it has heard of something meanwhile. One that
+//  has grown tells it nothing.
 
 static void
 s_check (const pages_t *self, const page_t *page)
@@ -552,8 +553,8 @@ s_test_unfit (pages_t *self, const site_t *site)
     assert (!pages_next_changed (self));
 }
 
-//  While messages are being counted, a page is shown for its rows, whatever the guess says; and what
-//  the transaction under way has added counts.
+//  While messages are being counted, a page is shown for its rows, whatever the guess says; and
+//  what the transaction under way has added counts.
 
 static void
 s_test_guess (pages_t *self, const site_t *site)
@@ -614,8 +615,8 @@ s_grow (pages_t *self, const site_t *site, const char *const *numbers)
     return s_take_all (self, site, NULL, numbers);
 }
 
-//  Page 1 grows if it is up to date and nothing else is wanted; where the new message is not the newest
-//  one, it is read.
+//  Page 1 grows if it is up to date and nothing else is wanted; where the new message is not the
+//  newest one, it is read.
 
 static void
 s_test_growth (pages_t *self, const site_t *site)

@@ -2,8 +2,8 @@
 //
 //  thread     the database actor's
 //  order      which messages are on a page, and how many pages there are, the surveyor tells
-//  reading    pages_want () some, pages_send (), pages_take () each result, pages_finish (). What was
-//             read may show that others are needed (a page that vanished): then send again
+//  reading    pages_want () some, pages_send (), pages_take () each result, pages_finish (). What
+//             was read may show that others are needed (a page that vanished): then send again
 
 #ifndef PAGES_H_INCLUDED
 #define PAGES_H_INCLUDED
@@ -45,8 +45,8 @@ page_t *pages_last_known (pages_t *self, int64_t number);
 //  Something is being written: all pages are out of date.
 void pages_outdate (pages_t *self);
 
-//  The transaction that is under way has made it so many messages more, or fewer, than the surveyor knows
-//  yet. Once it does: 0.
+//  The transaction that is under way has made it so many messages more, or fewer, than the surveyor
+//  knows yet. Once it does: 0.
 void pages_expect (pages_t *self, int64_t messages);
 
 //  The page is needed. Nothing happens when it is in memory and up to date.
@@ -68,13 +68,13 @@ pages_state_t pages_finish (pages_t *self);
 //  What was read is void, or will not come: nothing is wanted any more.
 void pages_break (pages_t *self);
 
-//  Instead, if only page 1 is wanted, and the transaction writes nothing but one add: page 1 becomes what it
-//  was, with the row of that on top. Returns whether it will, because it was up to date; then that row is what
-//  pages_take () takes.
+//  Instead, if only page 1 is wanted, and the transaction writes nothing but one add: page 1
+//  becomes what it was, with the row of that on top. Returns whether it will, because it was up to
+//  date; then that row is what pages_take () takes.
 bool pages_grow (pages_t *self, int64_t page_size);
 
-//  Whether everything wanted is near the newest message, so that reading it is cheap wherever the scan
-//  begins.
+//  Whether everything wanted is near the newest message, so that reading it is cheap wherever the
+//  scan begins.
 bool pages_are_near (const pages_t *self, int64_t page_size);
 
 //  Once all is done: the pages that differ from what they were, the last page first, one a call;

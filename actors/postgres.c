@@ -9,11 +9,11 @@
 //  It stays in pipeline mode. PQgetResult () then gives NULL between two statements' results, and
 //  NULL again when nothing is left; so two NULLs in a row end a round of reading.
 //
-//  A socket that cannot take all that libpq has to write makes libpq read what has come. No event tells
-//  of that any more, so who flushes looks whether there is a result to take.
+//  A socket that cannot take all that libpq has to write makes libpq read what has come. No event
+//  tells of that any more, so who flushes looks whether there is a result to take.
 //
-//  zloop calls a timer that has been ended once more, when its time had come in the same turn; so each
-//  handler looks whether it is for the timer that counts.
+//  zloop calls a timer that has been ended once more, when its time had come in the same turn; so
+//  each handler looks whether it is for the timer that counts.
 
 #include "actors/postgres.h"
 #include "actors/schema.h"
@@ -106,8 +106,8 @@ s_connect (const char *url, int timeout_ms, bool blocking)
                                 "dbname",
                                 "client_encoding",
                                 NULL};
-    //  TCP gives up after 2 s without an answer: left to itself it tries again ever more seldom, and
-    //  so would find out long after the network has come back
+    //  TCP gives up after 2 s without an answer: left to itself it tries again ever more seldom,
+    //  and so would find out long after the network has come back
     const char *const values[] = {"breadboard", timeout, "10", "5", "3", "2000", url, "UTF8", NULL};
     return blocking ? PQconnectdbParams (keys, values, 1) : PQconnectStartParams (keys, values, 1);
 }
@@ -115,8 +115,8 @@ s_connect (const char *url, int timeout_ms, bool blocking)
 //  Queues the set-up as one pipeline. All that we ask is answered by an index; a planner that sees
 //  LIMIT $1, or a table that it has no statistics of, does not always know that. Left to choose, it
 //  would plan a page anew each time it is read, for 40 µs, because any limit that it knows looks
-//  cheaper than one that it does not: hence generic plans. A plan that has to sort all the same looks
-//  so dear that it would compile it first, for 100 ms each time: hence no JIT.
+//  cheaper than one that it does not: hence generic plans. A plan that has to sort all the same
+//  looks so dear that it would compile it first, for 100 ms each time: hence no JIT.
 //
 //  The backend of a connection that broke may still be at work: it is ended, and waited for, before
 //  anything else.
@@ -285,8 +285,8 @@ s_fail (postgres_t *self, const char *reason)
 //  ------------------------------------------------------------------------
 //  At work
 
-//  An error without a SQLSTATE is libpq's own: memory is out, or the connection. What PostgreSQL did,
-//  and whether it committed that, it does not tell.
+//  An error without a SQLSTATE is libpq's own: memory is out, or the connection. What PostgreSQL
+//  did, and whether it committed that, it does not tell.
 
 static bool
 s_is_of_libpq (const PGresult *result)
@@ -388,8 +388,9 @@ s_wait_socket (const postgres_t *self, short events, int patience_ms)
     return zmq_poll (&item, 1, patience_ms) == 1;
 }
 
-//  PostgreSQL has been silent for too long, or has to be given more time. It may also have been us who
-//  stood still: timers come first in a turn of the loop, and what has come is only looked at behind them.
+//  PostgreSQL has been silent for too long, or has to be given more time. It may also have been us
+//  who stood still: timers come first in a turn of the loop, and what has come is only looked at
+//  behind them.
 
 static int
 s_handle_silence (zloop_t *loop, int timer, void *arg)
@@ -430,9 +431,11 @@ postgres_sync (postgres_t *self)
 void
 postgres_flush (postgres_t *self)
 {
-    //  That the socket cannot be written to shows when it is read, and then with the server's reason
+    //  That the socket cannot be written to shows when it is read, and then with the server's
+    //  reason
     bool more = PQflush (self->connection) == 1;
-    //  What was read meanwhile is taken when the socket can be written to: now, or when all is written
+    //  What was read meanwhile is taken when the socket can be written to: now, or when all is
+    //  written
     bool read = self->awaited > 0 && !self->taking && !PQisBusy (self->connection);
     s_watch (self, more || read ? ZMQ_POLLIN | ZMQ_POLLOUT : ZMQ_POLLIN);
     if (self->broken || PQstatus (self->connection) == CONNECTION_BAD)
@@ -609,8 +612,8 @@ s_test_reconnect (const scratch_t *scratch)
     zloop_destroy (&witness.loop);
 }
 
-//  While the loop stood still, its time came for a timer that breaks the connection, and for the one of
-//  the silence behind it, which that ends.
+//  While the loop stood still, its time came for a timer that breaks the connection, and for the
+//  one of the silence behind it, which that ends.
 
 static int
 s_stand_still (zloop_t *loop, int timer, void *arg)

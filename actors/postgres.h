@@ -1,14 +1,14 @@
 //  postgres - a connection to PostgreSQL that never blocks, and comes back by itself
 //
-//  names      but for one thing: libpq resolves a host name by getaddrinfo (3), which waits. Where name
-//             service may be away, give an address as hostaddr in database.url
+//  names      but for one thing: libpq resolves a host name by getaddrinfo (3), which waits. Where
+//             name service may be away, give an address as hostaddr in database.url
 //  thread     the database actor's; works inside its zloop
-//  set-up     each new connection first ends the backend of the one that broke, and waits until it is
-//             gone, so that nothing in doubt can still be committed; then it prepares the statements
-//             and listens to SCHEMA_CHANNEL
+//  set-up     each new connection first ends the backend of the one that broke, and waits until it
+//             is gone, so that nothing in doubt can still be committed; then it prepares the
+//             statements and listens to SCHEMA_CHANNEL
 //  retry      after 100 ms, then doubled up to 0.8 s, each with jitter
-//  silence    a connection that owes us a result and sends nothing for statement_ms and a second more
-//             is ended: PostgreSQL stands still, or the network swallows everything
+//  silence    a connection that owes us a result and sends nothing for statement_ms and a second
+//             more is ended: PostgreSQL stands still, or the network swallows everything
 
 #ifndef POSTGRES_H_INCLUDED
 #define POSTGRES_H_INCLUDED
@@ -67,8 +67,8 @@ void postgres_break (postgres_t *self, const char *reason);
 void postgres_flush (postgres_t *self);
 
 //  Opens a connection and waits for it, so many ms for each address (in whole seconds, and 2 at
-//  least), for start-up alone. Returns NULL when that fails, and then *error_p is a sentence, caller's
-//  to free. Caller ends it with PQfinish ().
+//  least), for start-up alone. Returns NULL when that fails, and then *error_p is a sentence,
+//  caller's to free. Caller ends it with PQfinish ().
 PGconn *postgres_connect_blocking (const char *url, int timeout_ms, char **error_p);
 
 void postgres_test (bool verbose);

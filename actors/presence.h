@@ -1,10 +1,10 @@
-//  presence - how many are connected to this server, and whether saving is off, in one frame for all
+//  presence - how many are connected to this server, and whether saving is off, in one frame
 //             who are told
 //
 //  thread     one connection thread's
-//  cost       nothing while nobody comes or goes, and the database stays. Where many are connected it is
-//             renewed less often, so that about PRESENCE_FRAMES frames a second are the most, whatever
-//             the coming and going
+//  cost       nothing while nobody comes or goes, and the database stays. Where many are connected
+//             it is renewed less often, so that about PRESENCE_FRAMES frames a second are the most,
+//             whatever the coming and going
 
 #ifndef PRESENCE_H_INCLUDED
 #define PRESENCE_H_INCLUDED
@@ -28,8 +28,8 @@ typedef struct {
 presence_t *presence_new (void);
 void presence_destroy (presence_t **self_p);
 
-//  Renews the frame if what it tells has changed, and if it is time. To be called once a second: the
-//  database counts as away when it was so twice in a row.
+//  Renews the frame if what it tells has changed, and if it is time. To be called once a second:
+//  the database counts as away when it was so twice in a row.
 void presence_renew (presence_t *self, const site_t *site, int64_t now_ms);
 
 //  Templates have changed: it is renewed in any case.

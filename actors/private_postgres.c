@@ -204,9 +204,9 @@ s_ping (const private_postgres_t *self)
     return answer;
 }
 
-//  Returns NULL when the server answers, or why we do not wait any longer. Recovery may take as long as
-//  it needs: the server says "not yet" meanwhile. Each such answer is a line in its log, so we ask less
-//  often after the first second.
+//  Returns NULL when the server answers, or why we do not wait any longer. Recovery may take as
+//  long as it needs: the server says "not yet" meanwhile. Each such answer is a line in its log, so
+//  we ask less often after the first second.
 
 static const char *
 s_await_answer (private_postgres_t *self)
@@ -236,8 +236,8 @@ s_await_answer (private_postgres_t *self)
     return "it has ended";
 }
 
-//  Waiting may help when a server has ended: processes of a killed one live on for a moment, and while
-//  they do no new one starts; or one of an earlier run was faster than ours.
+//  Waiting may help when a server has ended: processes of a killed one live on for a moment, and
+//  while they do no new one starts; or one of an earlier run was faster than ours.
 
 static char *
 s_bring_up (private_postgres_t *self)

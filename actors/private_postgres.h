@@ -3,7 +3,8 @@
 //  rests on   cluster (its folder) and programs (how its programs run)
 //  reached    over a UNIX socket alone
 //  thread     main's alone, with SIGCHLD at its default; new and destroy block, revive does not
-//  libpq      the variables that it reads (PGHOST, PGSERVICE, ...) are gone from our environment then
+//  libpq      the variables that it reads (PGHOST, PGSERVICE, ...) are gone from our environment
+//             then
 
 #ifndef PRIVATE_POSTGRES_H_INCLUDED
 #define PRIVATE_POSTGRES_H_INCLUDED

@@ -1,5 +1,5 @@
-//  The board has threads when it starts a server again, so a child does nothing before its exec that
-//  is not safe then.
+//  The board has threads when it starts a server again, so a child does nothing before its exec
+//  that is not safe then.
 
 #include "actors/programs.h"
 
@@ -25,8 +25,8 @@ struct programs {
     int major;    //  Their version
 };
 
-//  In the environment, PG* tells libpq and the programs of servers of the user's own, and this one is
-//  the board's; and what the programs say is read, so it has to be in English.
+//  In the environment, PG* tells libpq and the programs of servers of the user's own, and this one
+//  is the board's; and what the programs say is read, so it has to be in English.
 
 static void
 s_clean_environment (void)
@@ -253,8 +253,8 @@ s_test_run (const programs_t *self)
     char *missing[] = {"/nonexistent/postgres", NULL};
     assert (!programs_run (self, missing, -1));
 
-    //  Whatever the board has blocked, ignored and open, at whatever place it is. Signals 32 and 33 are
-    //  the C library's own, which make ignores on the way, and of which TSan takes the second
+    //  Whatever the board has blocked, ignored and open, at whatever place it is. Signals 32 and 33
+    //  are the C library's own, which make ignores on the way, and of which TSan takes the second
     sigset_t term;
     sigemptyset (&term);
     sigaddset (&term, SIGTERM);

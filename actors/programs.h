@@ -12,7 +12,8 @@
 
 typedef struct programs programs_t;
 
-//  Returns NULL when there is nobody to run them as; *error_p then says what to do, caller's to free.
+//  Returns NULL when there is nobody to run them as; *error_p then says what to do, caller's to
+//  free.
 programs_t *programs_new (char **error_p);
 void programs_destroy (programs_t **self_p);
 
@@ -25,9 +26,9 @@ int programs_find (programs_t *self, int wanted);
 //  The path of one of them, once they were found; caller frees.
 char *programs_path (const programs_t *self, const char *name);
 
-//  Both run a command line with the rights of the programs' user; a name without a slash is looked up
-//  in $PATH, so the system's tools can be run too. Its output goes to a descriptor, -1 for nowhere,
-//  and there it is told when it could not be run.
+//  Both run a command line with the rights of the programs' user; a name without a slash is looked
+//  up in $PATH, so the system's tools can be run too. Its output goes to a descriptor, -1 for
+//  nowhere, and there it is told when it could not be run.
 
 //  Waits for its end, and takes it along when we die; returns whether it was a success.
 bool programs_run (const programs_t *self, char *const argv[], int output);

@@ -1,14 +1,16 @@
 //  The schema has a version, kept in the table breadboard_schema. Each step below leads from one
 //  version to the next; all that are missing run in one transaction, under an advisory lock, so two
-//  servers that start at once take turns and the second finds nothing left to do. An index of a big table is
-//  built before them, CONCURRENTLY, so that the original application goes on writing meanwhile.
+//  servers that start at once take turns and the second finds nothing left to do. An index of a big
+//  table is built before them, CONCURRENTLY, so that the original application goes on writing
+//  meanwhile.
 //
 //  Step 1 makes the table as the original application's migration makes it, or takes that one over
-//  with its rows; our own columns have defaults, so that the original application can go on writing.
-//  Its triggers announce what somebody else changed: the original application, or a hand in psql.
+//  with its rows; our own columns have defaults, so that the original application can go on
+//  writing. Its triggers announce what somebody else changed: the original application, or a hand
+//  in psql.
 //
-//  A step is never changed once it was released, and does no harm when it runs again: after somebody
-//  has dropped the table all of them do.
+//  A step is never changed once it was released, and does no harm when it runs again: after
+//  somebody has dropped the table all of them do.
 
 #include "actors/schema.h"
 #include "actors/scratch.h"
@@ -79,8 +81,8 @@ static const char s_step_1[] =
     " EXECUTE FUNCTION breadboard_announce ();";
 
 //  Step 2: what was deleted is remembered for a while, by the ids and keys of those that write: see
-//  batch. Somebody else who deletes rows need not know of it. Author and text are NULL once they cannot
-//  come back any more.
+//  batch. Somebody else who deletes rows need not know of it. Author and text are NULL once they
+//  cannot come back any more.
 static const char s_step_2[] =
     "CREATE TABLE IF NOT EXISTS breadboard_deleted ("
     " id bigint PRIMARY KEY,"
@@ -97,13 +99,13 @@ static const char s_step_2[] =
     "CREATE INDEX IF NOT EXISTS breadboard_deleted_text ON breadboard_deleted (deleted_at)"
     " WHERE text IS NOT NULL;";
 
-//  Step 3: announcements tell which messages came and went, so that servers can count without asking;
-//  a few by name, many by the range that they lie in. NOTIFY takes less than 8,000 bytes.
+//  Step 3: announcements tell which messages came and went, so that servers can count without
+//  asking; a few by name, many by the range that they lie in. NOTIFY takes less than 8,000 bytes.
 
 #define FEW "100"
 
-//  The function of a trigger: rows are those that moved, with a sign; unmoved is what to announce when
-//  there are none
+//  The function of a trigger: rows are those that moved, with a sign; unmoved is what to announce
+//  when there are none
 #define ANNOUNCER(name, rows, unmoved)                                                         \
     "CREATE OR REPLACE FUNCTION " name " () RETURNS trigger LANGUAGE plpgsql AS $$"            \
     " DECLARE changes text;"                                                                   \
@@ -170,9 +172,9 @@ s_cancel (PGconn *connection)
     PQfreeCancel (cancel);
 }
 
-//  Runs SQL as PQexec () does, but lets a signal that ends the board end it: it may wait for a lock that
-//  the original application holds. Meanwhile the report, if there is one, is called every REPORT_MS. Caller
-//  owns the result.
+//  Runs SQL as PQexec () does, but lets a signal that ends the board end it: it may wait for a lock
+//  that the original application holds. Meanwhile the report, if there is one, is called every
+//  REPORT_MS. Caller owns the result.
 
 typedef void (report_fn) (PGconn *connection, PGconn *second);
 
@@ -229,8 +231,8 @@ s_run (PGconn *connection, const char *sql, char **error_p)
     return s_value (connection, s_execute (connection, sql, NULL, NULL), error_p);
 }
 
-//  Waits for its turn. Asks again and again, as one who waits inside of PostgreSQL would keep an index
-//  from being built. Returns 0, or -1 and *error_p.
+//  Waits for its turn. Asks again and again, as one who waits inside of PostgreSQL would keep an
+//  index from being built. Returns 0, or -1 and *error_p.
 
 static int
 s_lock (PGconn *connection, char **error_p)
@@ -249,8 +251,8 @@ s_lock (PGconn *connection, char **error_p)
 }
 
 //  ------------------------------------------------------------------------
-//  Indexes of a big table, which would keep others from writing for long if they were built inside of
-//  a step
+//  Indexes of a big table, which would keep others from writing for long if they were built inside
+//  of a step
 
 typedef struct {
     const char *name;
@@ -312,8 +314,8 @@ s_build_index (PGconn *connection, const char *url, const index_t *index, char *
     return s_value (connection, result, error_p);
 }
 
-//  Builds those that a big table lacks. One whose build was broken off is there, but of no use, and is
-//  built anew.
+//  Builds those that a big table lacks. One whose build was broken off is there, but of no use, and
+//  is built anew.
 
 static int
 s_build_indexes (PGconn *connection, const char *url, char **error_p)
@@ -340,7 +342,8 @@ s_build_indexes (PGconn *connection, const char *url, char **error_p)
 //  ------------------------------------------------------------------------
 //  Steps
 
-//  Begins the transaction, and returns the schema's version, 0 where there is none yet; -1 on failure.
+//  Begins the transaction, and returns the schema's version, 0 where there is none yet; -1 on
+//  failure.
 
 static int
 s_begin (PGconn *connection, char **error_p)
@@ -362,8 +365,8 @@ s_step (PGconn *connection, int version, char **error_p)
                                                               : -1;
 }
 
-//  Returns the version, or 0 when somebody has dropped the table since, or has put another one in its
-//  place, which then has none of our triggers; -1 on failure.
+//  Returns the version, or 0 when somebody has dropped the table since, or has put another one in
+//  its place, which then has none of our triggers; -1 on failure.
 
 static int
 s_look_at_table (PGconn *connection, int version, char **error_p)

@@ -10,10 +10,10 @@
 
 #include "actors/timestamp.h"
 
-//  The channel on which each statement that changed messages is announced, with its commit. The payload
-//  is "ORIGIN XID CHANGES": the server that wrote ("-": somebody else), its transaction, and what became
-//  of the order of messages. A KEY is "EPOCH/ID": created_at as extract (epoch FROM ...) gives it, and
-//  the id. CHANGES are one of
+//  The channel on which each statement that changed messages is announced, with its commit. The
+//  payload is "ORIGIN XID CHANGES": the server that wrote ("-": somebody else), its transaction,
+//  and what became of the order of messages. A KEY is "EPOCH/ID": created_at as extract (epoch FROM
+//  ...) gives it, and the id. CHANGES are one of
 //
 //      =                           The order is what it was; authors or texts are not
 //      +KEY -KEY +EPOCH/ID,ID ...  Messages that came or went; several may share their created_at
@@ -37,9 +37,9 @@
     " || pg_current_xact_id() || ' ' || " changes ")"
 
 //  Brings the database behind the connection to the schema that this program needs, one server at a
-//  time, and in one transaction; but where the table is big, its indexes are built before that, while others
-//  write. url is for a second connection, which looks how far that has come. Returns 0, or -1 with
-//  nothing changed, and then *error_p is a sentence, caller's to free.
+//  time, and in one transaction; but where the table is big, its indexes are built before that,
+//  while others write. url is for a second connection, which looks how far that has come. Returns
+//  0, or -1 with nothing changed, and then *error_p is a sentence, caller's to free.
 int schema_upgrade (PGconn *connection, const char *url, char **error_p);
 
 void schema_test (bool verbose);

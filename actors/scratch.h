@@ -26,8 +26,8 @@ extern const postgres_limits_t scratch_limits;
 //  The database's libpq connection string; borrowed.
 const char *scratch_url (const scratch_t *self);
 
-//  Runs SQL on a connection of its own, as somebody else would; returns the first value, "" for none
-//  or NULL. Caller frees.
+//  Runs SQL on a connection of its own, as somebody else would; returns the first value, "" for
+//  none or NULL. Caller frees.
 char *scratch_sql (const scratch_t *self, const char *sql);
 
 //  The same, for what gives no value worth looking at.

@@ -256,7 +256,8 @@ s_hear_other (surveyor_t *self, uint64_t xid, const char *changes)
     self->sure = false;
 }
 
-//  Our own word is back: whatever came before it has been heard. Returns whether all is in doubt now.
+//  Our own word is back: whatever came before it has been heard. Returns whether all is in doubt
+//  now.
 
 static bool
 s_hear_word (surveyor_t *self, uint64_t number)

@@ -49,7 +49,8 @@ bool surveyor_hear (surveyor_t *self, const char *origin, const char *payload);
 uint64_t surveyor_heard (const surveyor_t *self);
 
 //  A page was read whose first message has this rank. When it does not fit the index, and no
-//  announcement that is on its way explains that, somebody writes without a word: see page_index_fits ().
+//  announcement that is on its way explains that, somebody writes without a word: see
+//  page_index_fits ().
 void surveyor_check (surveyor_t *self, int64_t rank, const page_index_key_t *keys, size_t size,
                      bool last);
 
@@ -62,7 +63,8 @@ bool surveyor_is_due (const surveyor_t *self);
 //  Queues it, with its Sync.
 void surveyor_send (surveyor_t *self, postgres_t *postgres);
 
-//  Takes the next result of that. Returns -1 when PostgreSQL said no: it is to be tried again later.
+//  Takes the next result of that. Returns -1 when PostgreSQL said no: it is to be tried again
+//  later.
 int surveyor_take (surveyor_t *self, const PGresult *result);
 
 void surveyor_test (bool verbose);

@@ -6,11 +6,11 @@
 #define RETRY_AFTER_MS "1000"
 
 //  ------------------------------------------------------------------------
-//  JSON, written straight into the frame. A page is some kilobytes of HTML, rendered for each batch,
-//  and jansson's dump looks at each character of it several times.
+//  JSON, written straight into the frame. A page is some kilobytes of HTML, rendered for each
+//  batch, and jansson's dump looks at each character of it several times.
 
-//  How many bytes JSON (RFC 8259, 7) needs for a byte inside a string: itself; a backslash before it;
-//  or \u00XX. 0: none, the string ends
+//  How many bytes JSON (RFC 8259, 7) needs for a byte inside a string: itself; a backslash before
+//  it; or \u00XX. 0: none, the string ends
 
 static const uint8_t s_width[256] = {
     [0] = 0,   [1 ... 9] = 6,     ['\n'] = 2, [11 ... 31] = 6,   [' ' ... '!'] = 1,
@@ -26,8 +26,8 @@ s_escaped_size (const char *text)
     return size;
 }
 
-//  Writes text, which is valid UTF-8, escaped; returns the end of what it wrote. Runs of bytes that stand
-//  for themselves are copied as they are.
+//  Writes text, which is valid UTF-8, escaped; returns the end of what it wrote. Runs of bytes that
+//  stand for themselves are copied as they are.
 
 static char *
 s_escape (char *to, const char *text)

@@ -12,8 +12,9 @@
 #include "actors/command.h"
 #include "config/site.h"
 
-//  The frame that swaps html into the element that selector names. With a command it is the reply to
-//  that: when the client speaks breadboard.1 it carries its ref, its status, and its error if any.
+//  The frame that swaps html into the element that selector names. With a command it is the reply
+//  to that: when the client speaks breadboard.1 it carries its ref, its status, and its error if
+//  any.
 zframe_t *swap_new (const command_t *command, const char *selector, const char *html);
 
 //  The same for a page of the list: its html, its number, how many pages there are, and its etag.
@@ -37,8 +38,8 @@ zframe_t *swap_new_ok (const command_t *command);
 //  what is stored beside what was sent. Caller frees; NULL when memory is out.
 char *swap_form_html (const site_t *site, const command_t *command);
 
-//  The HTML that asks whether to delete the message that the command has found. Caller frees; NULL when
-//  memory is out.
+//  The HTML that asks whether to delete the message that the command has found. Caller frees; NULL
+//  when memory is out.
 char *swap_delete_html (const site_t *site, const command_t *find);
 
 void swap_test (bool verbose);

@@ -25,7 +25,8 @@ timestamp_read (const char *epoch)
 }
 
 //  The date of a day since 2000. Years are taken to begin in March, in eras of 400, so that the day
-//  that some years lack is their last one (Howard Hinnant, chrono-compatible low-level date algorithms).
+//  that some years lack is their last one (Howard Hinnant, chrono-compatible low-level date
+//  algorithms).
 
 static void
 s_civil (int64_t day, int64_t *year, int *month, int *month_day)

@@ -1,5 +1,5 @@
-//  czmq's zuuid_new () seeds rand () anew each time. Here random bytes are taken from the kernel for
-//  many at once, so that a key costs less than a system call.
+//  czmq's zuuid_new () seeds rand () anew each time. Here random bytes are taken from the kernel
+//  for many at once, so that a key costs less than a system call.
 
 #include "actors/uuid.h"
 

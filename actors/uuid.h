@@ -10,8 +10,8 @@
 //  A UUID as text, with the NUL behind it
 #define UUID_SIZE 37
 
-//  What makes it one of a kind. No client has learned of a key that we made for ourselves, so nobody
-//  comes back with it; SQL that has to tell them apart looks for the 8.
+//  What makes it one of a kind. No client has learned of a key that we made for ourselves, so
+//  nobody comes back with it; SQL that has to tell them apart looks for the 8.
 typedef enum {
     UUID_RANDOM = 4, //  To be given to a client
     UUID_OWN = 8     //  For ourselves; random as well

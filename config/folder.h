@@ -10,14 +10,14 @@
 //  Whether a file of this name is wanted.
 typedef bool (folder_filter_fn) (const char *name);
 
-//  Takes a file: its name, its path, its bytes (the reader's from then on). Returns 0, or -1 to stop,
-//  and then *error_p is a sentence.
+//  Takes a file: its name, its path, its bytes (the reader's from then on). Returns 0, or -1 to
+//  stop, and then *error_p is a sentence.
 typedef int (folder_reader_fn) (void *arg, const char *name, const char *path, zchunk_t **data_p,
                                 char **error_p);
 
 //  Reads each wanted file of the folder at path, not of folders in it, and hands it to the reader.
-//  Returns 0, or -1, and then *error_p is a sentence that names the setting or the file, caller's to
-//  free.
+//  Returns 0, or -1, and then *error_p is a sentence that names the setting or the file, caller's
+//  to free.
 int folder_read (const char *path, const char *setting, folder_filter_fn *filter,
                  folder_reader_fn *reader, void *arg, char **error_p);
 

@@ -1,7 +1,7 @@
 //  A line is made in one buffer on the stack and written with one write (2): the kernel keeps lines
-//  apart, so no lock is needed. Whatever is not printable is escaped, in text as in JSON, so nothing
-//  that found its way into a line can forge another one. When the disk that holds the log is full,
-//  the line is lost and the board goes on.
+//  apart, so no lock is needed. Whatever is not printable is escaped, in text as in JSON, so
+//  nothing that found its way into a line can forge another one. When the disk that holds the log
+//  is full, the line is lost and the board goes on.
 
 #include "config/log.h"
 

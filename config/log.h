@@ -10,7 +10,8 @@
 
 typedef enum { LOG_LEVEL_DEBUG, LOG_LEVEL_INFO, LOG_LEVEL_WARNING, LOG_LEVEL_ERROR } log_level_t;
 
-//  Which lines are written, and whether each is a JSON object. Takes effect at once, for every thread.
+//  Which lines are written, and whether each is a JSON object. Takes effect at once, for every
+//  thread.
 void log_setup (log_level_t least, bool json);
 
 //  Writes a line; style: "database: could not connect: REASON".

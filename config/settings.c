@@ -2,12 +2,12 @@
 //  --help and comparing are loops over it. A new key is a row here and a field in settings_t.
 //
 //  Debian's inih splits the lines. Left as it comes, it cuts a line at 197 bytes, takes an indented
-//  line for more of the value above, ends a value at " ;", and tells neither of an empty section nor
-//  of text behind a section's bracket. Debian's build lets a program turn the first three off; and
-//  we hand it the lines ourselves, so we see each section and know where we are.
+//  line for more of the value above, ends a value at " ;", and tells neither of an empty section
+//  nor of text behind a section's bracket. Debian's build lets a program turn the first three off;
+//  and we hand it the lines ourselves, so we see each section and know where we are.
 //
-//  Invariants: a value that is in settings_t has passed its row's check; what settings_print () wrote
-//  can be read again; no error and no print shows a password.
+//  Invariants: a value that is in settings_t has passed its row's check; what settings_print ()
+//  wrote can be read again; no error and no print shows a password.
 
 #include "config/settings.h"
 #include "http/address.h"
@@ -228,8 +228,8 @@ static const entry_t s_entries[] = {
 
 #define ENTRIES (sizeof (s_entries) / sizeof (s_entries[0]))
 
-//  Finds a key's row, or with NULL a section's first. size: of the section's name, which need not end
-//  there.
+//  Finds a key's row, or with NULL a section's first. size: of the section's name, which need not
+//  end there.
 
 static const entry_t *
 s_find_in (const char *section, size_t size, const char *key)

@@ -49,8 +49,8 @@ typedef struct {
 } settings_t;
 
 //  Reads file (NULL: none), then each of the overrides "SECTION.KEY=VALUE" in turn (a list of
-//  strings, NULL: none). Returns the settings, or NULL when something is wrong, and then *error_p is
-//  a sentence with file, line and key, caller's to free.
+//  strings, NULL: none). Returns the settings, or NULL when something is wrong, and then *error_p
+//  is a sentence with file, line and key, caller's to free.
 settings_t *settings_new (const char *file, zlistx_t *overrides, char **error_p);
 
 void settings_destroy (settings_t **self_p);

@@ -1,5 +1,5 @@
-//  A folder that the settings name need not hold everything: what it lacks comes from the binary, so
-//  that one template or one asset can be replaced.
+//  A folder that the settings name need not hold everything: what it lacks comes from the binary,
+//  so that one template or one asset can be replaced.
 
 #include "config/site.h"
 

@@ -14,8 +14,8 @@
 typedef struct site site_t;
 
 //  Reads templates (NAME.html) and assets from the folders that the settings name; what these lack
-//  comes from the binary. Takes the settings in any case. Returns NULL when a template or a folder is
-//  broken, and then *error_p is a sentence with file and line, caller's to free.
+//  comes from the binary. Takes the settings in any case. Returns NULL when a template or a folder
+//  is broken, and then *error_p is a sentence with file and line, caller's to free.
 site_t *site_new (settings_t **settings_p, char **error_p);
 
 //  Another reference to the same site; each ends with site_destroy ().

@@ -1,6 +1,6 @@
 //  Keeping a connection open costs a whole thread, since civetweb's threads wait for the next
-//  request. So a connection is kept while at most half of the threads are taken, and closed with its
-//  answer otherwise: few visitors get their assets without a new connection each, and many do
+//  request. So a connection is kept while at most half of the threads are taken, and closed with
+//  its answer otherwise: few visitors get their assets without a new connection each, and many do
 //  not wait for the idle ones.
 
 #include "http/answer.h"
@@ -36,8 +36,8 @@ static const struct {
     {505, "The board speaks HTTP/1.1 only."},
 };
 
-//  Both sides must want it, and we do not when threads are becoming rare or we are about to stop, nor
-//  when a body was not read: civetweb would read it to its end, however long that takes.
+//  Both sides must want it, and we do not when threads are becoming rare or we are about to stop,
+//  nor when a body was not read: civetweb would read it to its end, however long that takes.
 
 static bool
 s_keeps_connection (const worker_t *worker, int status)

@@ -19,8 +19,8 @@ typedef struct {
 
 typedef struct assets assets_t;
 
-//  Reads each file of the folder ("": none); NAME.gz beside NAME is its gzipped copy. Assets that the
-//  folder lacks are those in the binary; what is hidden, or in folders below, is passed over.
+//  Reads each file of the folder ("": none); NAME.gz beside NAME is its gzipped copy. Assets that
+//  the folder lacks are those in the binary; what is hidden, or in folders below, is passed over.
 //  Returns NULL when the folder cannot be read, and then *error_p is a sentence, caller's to free.
 assets_t *assets_new (const char *folder, char **error_p);
 

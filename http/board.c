@@ -231,8 +231,8 @@ s_admit (struct mg_connection *conn)
     return seconds > 0 ? answer_too_many (conn, seconds) : 0;
 }
 
-//  Reads and decodes the request's form. Returns NULL when that cannot be; then it has answered, with
-//  *status_p.
+//  Reads and decodes the request's form. Returns NULL when that cannot be; then it has answered,
+//  with *status_p.
 
 static json_t *
 s_read_form (struct mg_connection *conn, int *status_p)
@@ -282,8 +282,9 @@ s_command_data (const json_t *form)
 //  ------------------------------------------------------------------------
 //  Writes
 
-//  Makes the key of the message: the form's, and what was typed. So a form that is sent twice stores one
-//  message; and who goes back to it and types something else, or has to mend it, stores that.
+//  Makes the key of the message: the form's, and what was typed. So a form that is sent twice
+//  stores one message; and who goes back to it and types something else, or has to mend it, stores
+//  that.
 
 static void
 s_add_key (json_t *data, const json_t *form)
@@ -425,8 +426,8 @@ s_answer_edit_form (struct mg_connection *conn, const char *id)
     return status;
 }
 
-//  What can be done with a message: the path behind its number, the methods, what GET and HEAD answer, and
-//  what POST does (NULL: nothing)
+//  What can be done with a message: the path behind its number, the methods, what GET and HEAD
+//  answer, and what POST does (NULL: nothing)
 static const struct {
     const char *path;
     const char *methods;

@@ -8,7 +8,8 @@
 //             GET /messages/ID/delete   asks whether to delete it
 //             POST /messages/ID/delete  deletes it
 //             GET /messages/ID/edit     the form to update it
-//  result     the status; after a write 303 back to the list, 422 with the form when a field is wrong
+//  result     the status; after a write 303 back to the list, 422 with the form when a field is
+//             wrong
 
 #ifndef BOARD_H_INCLUDED
 #define BOARD_H_INCLUDED

@@ -1,9 +1,9 @@
-//  An account that owes nothing and has nothing open says nothing, so it may go at any time. All are
-//  looked at when the table has doubled since that was done last: a bounded part of the work of those
-//  who made it grow, and the table is never more than twice what it must hold.
+//  An account that owes nothing and has nothing open says nothing, so it may go at any time. All
+//  are looked at when the table has doubled since that was done last: a bounded part of the work of
+//  those who made it grow, and the table is never more than twice what it must hold.
 //
-//  Invariant, under the lock: an account is in the table while its address has a WebSocket open, so who
-//  holds a visitor may count on it without the lock.
+//  Invariant, under the lock: an account is in the table while its address has a WebSocket open, so
+//  who holds a visitor may count on it without the lock.
 
 #include "http/doorman.h"
 

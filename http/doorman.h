@@ -1,11 +1,12 @@
 //  doorman - who is at the door: what each address has open, and how much it asks for
 //
-//  threads    any. One lock for the table of addresses, held for moments, and only while a WebSocket or a
-//             form comes or a WebSocket goes; what comes over a WebSocket is counted without it
+//  threads    any. One lock for the table of addresses, held for moments, and only while a
+//             WebSocket or a form comes or a WebSocket goes; what comes over a WebSocket is counted
+//             without it
 //  visitor    an address's account, shared by all its WebSockets; each holds a reference
 //  exempt     are the networks of limits.exempt_addresses: they have no account (NULL)
-//  memory     an account of 48 bytes, and its place in the table, while its address has something open
-//             or owes something
+//  memory     an account of 48 bytes, and its place in the table, while its address has something
+//             open or owes something
 
 #ifndef DOORMAN_H_INCLUDED
 #define DOORMAN_H_INCLUDED
@@ -22,9 +23,9 @@ doorman_t *doorman_new (void);
 //  Takes NULL. Visitors that were not returned end with it.
 void doorman_destroy (doorman_t **self_p);
 
-//  Asks for one more WebSocket of the address. Returns 0, and the visitor in *visitor_p, the caller's to
-//  pass to visitor_leave () when it is closed; or after how many seconds to ask again (refused, counted
-//  and, at most once a minute, logged).
+//  Asks for one more WebSocket of the address. Returns 0, and the visitor in *visitor_p, the
+//  caller's to pass to visitor_leave () when it is closed; or after how many seconds to ask again
+//  (refused, counted and, at most once a minute, logged).
 int doorman_enter (doorman_t *self, const address_t *address, const settings_t *settings,
                    visitor_t **visitor_p);
 

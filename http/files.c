@@ -1,6 +1,6 @@
 //  An address with ?v=ETAG names one version, which never changes: clients may keep it for ever. A
-//  bare address may be kept too, but its entity tag must be asked for each time. The gzipped copy is
-//  other bytes, so it has a tag of its own.
+//  bare address may be kept too, but its entity tag must be asked for each time. The gzipped copy
+//  is other bytes, so it has a tag of its own.
 
 #include "http/files.h"
 

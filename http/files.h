@@ -1,4 +1,5 @@
-//  files - GET /static/NAME: the assets, cached by clients as long as their address tells the version
+//  files - GET /static/NAME: the assets, cached by clients as long as their address tells the
+//  version
 //
 //  thread     civetweb's
 

@@ -1,6 +1,6 @@
-//  RFC 6455, 5.2. A header is 2 bytes, then 0, 2 or 8 of extended length in network order, then in a
-//  client's frame 4 of mask. Parsing starts afresh on each call and never reads past size. What is
-//  a violation for some bytes is one for whatever follows them, so a stream has the same verdict
+//  RFC 6455, 5.2. A header is 2 bytes, then 0, 2 or 8 of extended length in network order, then in
+//  a client's frame 4 of mask. Parsing starts afresh on each call and never reads past size. What
+//  is a violation for some bytes is one for whatever follows them, so a stream has the same verdict
 //  however it was cut.
 
 #include "http/frame.h"

@@ -42,7 +42,8 @@ typedef struct {
 
 //  Reads the header of a client's frame. Returns its size in bytes, 0 when data ends within it, or
 //  -1 for a violation of RFC 6455, which is told as soon as the bytes at hand prove it. header is
-//  set once the payload's length is there, but for a mask that is not; its opcode is -1 before that.
+//  set once the payload's length is there, but for a mask that is not; its opcode is -1 before
+//  that.
 int frame_parse_header (const byte *data, size_t size, frame_header_t *header);
 
 //  Writes the header of a server's frame: final, not masked. Returns its size in bytes.

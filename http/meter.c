@@ -1,6 +1,6 @@
 //  The generic cell rate algorithm (ITU-T I.371, A.1), with time as its only state: each unit takes
-//  1 / rate seconds to pay off. One number is all that threads would have to agree on, so comparing and
-//  swapping it suffices, and no thread ever waits.
+//  1 / rate seconds to pay off. One number is all that threads would have to agree on, so comparing
+//  and swapping it suffices, and no thread ever waits.
 
 #include "http/meter.h"
 

@@ -1,11 +1,12 @@
-//  meter - a rate that several threads count on, in events or bytes: what was taken is paid off by time
+//  meter - a rate that several threads count on, in events or bytes: what was taken is paid off by
+//  time
 //
 //  thread     any; one C11 atomic, so nobody waits for a lock
 //  clock      the caller's, in milliseconds (zclock_mono)
 //  rate       units a second; 0 means no limit. METER_BURST_S times as much may be taken at once
 //
-//  rate_limit's bucket says beforehand whether one more may be taken. Here amounts differ, and are known
-//  only once they have come; so they are counted, and whoever is in debt waits.
+//  rate_limit's bucket says beforehand whether one more may be taken. Here amounts differ, and are
+//  known only once they have come; so they are counted, and whoever is in debt waits.
 
 #ifndef METER_H_INCLUDED
 #define METER_H_INCLUDED

@@ -1,7 +1,7 @@
-//  The level is kept in thousandths of a token, so a rate in tokens a second is also the thousandths
-//  that flow in each millisecond: integers, and nothing is ever rounded. 0 <= level <= burst always.
-//  A clock that steps back adds nothing, takes nothing, and is believed from then on; one that
-//  steps forward fills the bucket at most.
+//  The level is kept in thousandths of a token, so a rate in tokens a second is also the
+//  thousandths that flow in each millisecond: integers, and nothing is ever rounded. 0 <= level <=
+//  burst always. A clock that steps back adds nothing, takes nothing, and is believed from then on;
+//  one that steps forward fills the bucket at most.
 
 #include "http/rate_limit.h"
 

@@ -16,8 +16,8 @@ typedef struct {
 //  Starts with a full bucket. A burst below 1 counts as 1, here and below.
 void rate_limit_init (rate_limit_t *self, int64_t burst, int64_t now_ms);
 
-//  Takes a token; returns false when there is none. rate_per_second 0 means no limit. Rate and burst
-//  may change from one call to the next.
+//  Takes a token; returns false when there is none. rate_per_second 0 means no limit. Rate and
+//  burst may change from one call to the next.
 bool rate_limit_take (rate_limit_t *self, int64_t rate_per_second, int64_t burst, int64_t now_ms);
 
 //  Milliseconds until there is a token to take; 0 when there is one now. Changes nothing.

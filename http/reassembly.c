@@ -127,8 +127,8 @@ s_take_payload (run_t *run, const frame_header_t *header, const byte *payload)
         s_take_fragment (run, header->final, payload, size);
 }
 
-//  Returns the close code for a frame that may not come now, or 0. A limit that a reload lowered may
-//  be below what fragments already hold.
+//  Returns the close code for a frame that may not come now, or 0. A limit that a reload lowered
+//  may be below what fragments already hold.
 
 static int
 s_check_header (const run_t *run, const frame_header_t *header)
@@ -147,7 +147,8 @@ s_check_header (const run_t *run, const frame_header_t *header)
     return 0;
 }
 
-//  Takes the frame at the start of data. Returns its size, or 0 when it is not whole or not allowed.
+//  Takes the frame at the start of data. Returns its size, or 0 when it is not whole or not
+//  allowed.
 
 static size_t
 s_take_frame (run_t *run, byte *data, size_t size)
@@ -169,8 +170,8 @@ s_take_frame (run_t *run, byte *data, size_t size)
     return (size_t) header_size + (size_t) header.payload_size;
 }
 
-//  Takes the frames at the start of data, until a rest of less than one frame or a stop. Returns how
-//  many bytes they had.
+//  Takes the frames at the start of data, until a rest of less than one frame or a stop. Returns
+//  how many bytes they had.
 
 static size_t
 s_take_frames (run_t *run, byte *data, size_t size)
@@ -185,8 +186,9 @@ s_take_frames (run_t *run, byte *data, size_t size)
     return taken;
 }
 
-//  Takes the frames in kept. Frees it when nothing is left, and else, unless there was a stop, moves
-//  the rest to the start, so that a frame that is long in coming does not hold what came before it.
+//  Takes the frames in kept. Frees it when nothing is left, and else, unless there was a stop,
+//  moves the rest to the start, so that a frame that is long in coming does not hold what came
+//  before it.
 
 static void
 s_take_kept (run_t *run)
@@ -327,8 +329,8 @@ s_record (const reassembly_event_t *event, void *arg)
     return !recorder->pausing;
 }
 
-//  Feeds a copy that has the exact size, so that a memory checker sees a read past its end, and that
-//  is gone after the call. Resumes as long as there is a pause.
+//  Feeds a copy that has the exact size, so that a memory checker sees a read past its end, and
+//  that is gone after the call. Resumes as long as there is a pause.
 
 static int
 s_feed (reassembly_t **self_p, recorder_t *recorder, const byte *data, size_t size)

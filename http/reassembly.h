@@ -24,8 +24,8 @@ typedef struct {
 //  neither feed nor destroy the object.
 typedef bool (reassembly_handler_fn) (const reassembly_event_t *event, void *arg);
 
-//  Takes the next bytes of a connection and calls handler for each message that they complete.
-//  data is changed in place (masks come off), and may be used again after the call. Each call goes on
+//  Takes the next bytes of a connection and calls handler for each message that they complete. data
+//  is changed in place (masks come off), and may be used again after the call. Each call goes on
 //  after a pause; a call with size 0 goes on with the bytes kept so far. While paused, the caller
 //  should not read its socket: all bytes it feeds are kept.
 //

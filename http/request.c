@@ -56,7 +56,8 @@ request_header (const struct mg_request_info *info, const char *name)
     return value && !s_next (info, name, &index) ? value : NULL;
 }
 
-//  Takes the next element off a list; returns its size without the space around it, or -1 at the end.
+//  Takes the next element off a list; returns its size without the space around it, or -1 at the
+//  end.
 
 static int
 s_next_element (const char **list_p, const char **element_p)
@@ -275,8 +276,8 @@ s_origins_name (const char *list, const char *scheme, const host_t *origin)
     return found;
 }
 
-//  The page's own origin. Its scheme is known only where a proxy tells it: without one that we trust,
-//  a page of https://board and the request's "Host: board" are the same host.
+//  The page's own origin. Its scheme is known only where a proxy tells it: without one that we
+//  trust, a page of https://board and the request's "Host: board" are the same host.
 
 static bool
 s_is_same_host (const struct mg_request_info *info, const settings_t *settings, const char *scheme,
@@ -315,9 +316,10 @@ request_is_local (const struct mg_request_info *info)
            request_count (info, "X-Forwarded-For") == 0 && request_count (info, "Forwarded") == 0;
 }
 
-//  Goes on to the next hop of a list. The last one is what our proxy vouches for; where that is another
-//  proxy of ours, an exempt address, the one before it counts, and so on. What is no address, such as
-//  "unknown", ends that: what stands before it is hearsay. Returns whether the address is a hop's.
+//  Goes on to the next hop of a list. The last one is what our proxy vouches for; where that is
+//  another proxy of ours, an exempt address, the one before it counts, and so on. What is no
+//  address, such as "unknown", ends that: what stands before it is hearsay. Returns whether the
+//  address is a hop's.
 
 static bool
 s_take_hop (address_t *address, bool found, const char *text, size_t size,

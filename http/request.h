@@ -22,8 +22,8 @@ const char *request_header (const struct mg_request_info *info, const char *name
 //  How often a header comes.
 int request_count (const struct mg_request_info *info, const char *name);
 
-//  Whether the header, a comma-separated list over one or more lines, holds the token, in any case of
-//  letters; or the word, in this case only.
+//  Whether the header, a comma-separated list over one or more lines, holds the token, in any case
+//  of letters; or the word, in this case only.
 bool request_has_token (const struct mg_request_info *info, const char *name, const char *token);
 bool request_has_word (const struct mg_request_info *info, const char *name, const char *word);
 
@@ -50,7 +50,8 @@ address_t request_address (const struct mg_request_info *info, const settings_t 
 //  Whether the client takes gzip.
 bool request_takes_gzip (const struct mg_request_info *info);
 
-//  Whether If-None-Match names the entity tag (without quotes; its gzipped copy has "-gzip" behind).
+//  Whether If-None-Match names the entity tag (without quotes; its gzipped copy has "-gzip"
+//  behind).
 bool request_has_etag (const struct mg_request_info *info, const char *etag);
 
 void request_test (bool verbose);

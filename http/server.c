@@ -1,12 +1,12 @@
-//  civetweb's begin_request callback sees each request before civetweb does anything with it, and we
-//  answer there; civetweb itself only reports through http_error what it could not parse. So there is
-//  no document root, and nothing that civetweb would serve on its own.
+//  civetweb's begin_request callback sees each request before civetweb does anything with it, and
+//  we answer there; civetweb itself only reports through http_error what it could not parse. So
+//  there is no document root, and nothing that civetweb would serve on its own.
 //
 //  Paths are compared as they came, without decoding: no address of ours needs an escape, and what
 //  is never decoded cannot be decoded twice.
 //
-//  civetweb cannot stop accepting. To drain, its listening socket is shut down, and a socket that is
-//  never ready takes its descriptor. To end, that socket's other end is closed, and idle
+//  civetweb cannot stop accepting. To drain, its listening socket is shut down, and a socket that
+//  is never ready takes its descriptor. To end, that socket's other end is closed, and idle
 //  connections are shut down, because civetweb would otherwise find out only every 2 s.
 
 #include "http/server.h"
@@ -28,9 +28,10 @@
 #include <civetweb.h>
 #include <netinet/tcp.h>
 
-//  A connection is accepted when its first bytes are there. After so many seconds without them, in which
-//  the kernel answers its handshake for the last time (tcp_synack_retries, in tcp (7), is 5), it is forgotten.
-//  After less it would be accepted all the same, and silent crowds would come in together
+//  A connection is accepted when its first bytes are there. After so many seconds without them, in
+//  which the kernel answers its handshake for the last time (tcp_synack_retries, in tcp (7), is 5),
+//  it is forgotten. After less it would be accepted all the same, and silent crowds would come in
+//  together
 #define DEFER_ACCEPT_S 31
 #define BACKLOG        4096
 #define DRAIN_MS       2000
@@ -178,8 +179,8 @@ s_exit_thread (const struct mg_context *civetweb, int type, void *thread)
 //  ------------------------------------------------------------------------
 //  Start
 
-//  Splits "ADDRESS:PORT"; returns 0, or -1. civetweb's own syntax for ports has more in it, which is
-//  not for us. IPv6 is not in Debian's civetweb.
+//  Splits "ADDRESS:PORT"; returns 0, or -1. civetweb's own syntax for ports has more in it, which
+//  is not for us. IPv6 is not in Debian's civetweb.
 
 static int
 s_parse_listen (const char *listen, struct sockaddr_in *address)

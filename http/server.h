@@ -1,8 +1,8 @@
 //  server - civetweb: starts it, routes requests, stops it
 //
 //  thread     server_* calls are main's; handlers run on civetweb's threads
-//  needs      the database actor and the connection threads must run before it starts, and outlive it,
-//             and the doorman must be there as long
+//  needs      the database actor and the connection threads must run before it starts, and outlive
+//             it, and the doorman must be there as long
 
 #ifndef SERVER_H_INCLUDED
 #define SERVER_H_INCLUDED

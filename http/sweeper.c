@@ -1,13 +1,14 @@
 //  civetweb's thread waits for a client's header as long as request_timeout_ms, so as many clients
-//  as there are threads, each silent after its first byte, would close the board to everybody. (Those
-//  that send nothing at all never get here: TCP_DEFER_ACCEPT.) When threads become rare, waiting
-//  becomes dear: then half a header gets SWEEPER_HEADER_MS, which an honest client needs only when a
-//  packet is lost. Connections that wait in civetweb's queue are held to the same, so that however
-//  many come at once, they are gone together instead of one after the other.
+//  as there are threads, each silent after its first byte, would close the board to everybody.
+//  (Those that send nothing at all never get here: TCP_DEFER_ACCEPT.) When threads become rare,
+//  waiting becomes dear: then half a header gets SWEEPER_HEADER_MS, which an honest client needs
+//  only when a packet is lost. Connections that wait in civetweb's queue are held to the same, so
+//  that however many come at once, they are gone together instead of one after the other.
 //
-//  civetweb tells no descriptors. They are found as in takeover.c, among the low ones, by local port;
-//  the peer's address then tells the row of the table. Who has no row waits in the queue, or is with
-//  a thread that has read no request from it yet: civetweb tells the address only with a request.
+//  civetweb tells no descriptors. They are found as in takeover.c, among the low ones, by local
+//  port; the peer's address then tells the row of the table. Who has no row waits in the queue, or
+//  is with a thread that has read no request from it yet: civetweb tells the address only with a
+//  request.
 //
 //  A descriptor may be closed, and its number be given to another client, while we look. So what is
 //  shut down is a duplicate whose peer was read from itself, and only if that peer's row still says

@@ -6,7 +6,8 @@
 //  cuts       while nearly all threads are taken: who waits for a thread and has not sent a whole
 //             request, or has one and has not sent a whole header, or the next request of a kept
 //             connection, within SWEEPER_HEADER_MS; and who has not sent a whole body within
-//             SWEEPER_BODY_MS. At any time: who has not sent a whole body within SWEEPER_BODY_MAX_MS
+//             SWEEPER_BODY_MS. At any time: who has not sent a whole body within
+//             SWEEPER_BODY_MAX_MS
 //  never cuts a request that we are answering
 
 #ifndef SWEEPER_H_INCLUDED
@@ -33,8 +34,8 @@ void sweeper_destroy (sweeper_t **self_p);
 //  Starts the actor, for the clients of the port.
 void sweeper_start (sweeper_t *self, int port);
 
-//  Writes a thread's row: what it does from now on, and with whose request; NULL when there is none,
-//  or none yet.
+//  Writes a thread's row: what it does from now on, and with whose request; NULL when there is
+//  none, or none yet.
 void sweeper_set (sweeper_t *self, int thread, sweeper_state_t state,
                   const struct mg_request_info *info);
 

@@ -1,22 +1,24 @@
-//  civetweb keeps a thread for each open WebSocket and has no call that gives a socket away, nor one
-//  that tells its descriptor. Three system calls do it:
+//  civetweb keeps a thread for each open WebSocket and has no call that gives a socket away, nor
+//  one that tells its descriptor. Three system calls do it:
 //
-//  1. The socket is the one descriptor whose getpeername () and getsockname () are the request's. It
-//     is looked for below the base only; since the sockets taken over live above, the search is
+//  1. The socket is the one descriptor whose getpeername () and getsockname () are the request's.
+//     It is looked for below the base only; since the sockets taken over live above, the search is
 //     bounded by what civetweb and the rest of the program hold, whatever the number of clients. It
 //     begins at the lowest descriptor that ever was a client's: below lie those that the program
 //     opened at its start and keeps, which are a third of all.
 //  2. F_DUPFD_CLOEXEC gives the open socket a second descriptor, above.
 //  3. dup2 () puts a socket whose peer has closed in the place of the first one, atomically: there
 //     is no moment at which civetweb's number is free for another thread's socket. civetweb then
-//     reads the end of a connection, and shuts down and closes the dead socket as if it were its own.
+//     reads the end of a connection, and shuts down and closes the dead socket as if it were its
+//     own.
 //
-//  All dead sockets are one open file, made once. What civetweb does to it at the end (blocking mode,
-//  shutdown, close) changes nothing that another thread could notice, since it is dead already.
+//  All dead sockets are one open file, made once. What civetweb does to it at the end (blocking
+//  mode, shutdown, close) changes nothing that another thread could notice, since it is dead
+//  already.
 //
 //  The number of bytes in civetweb's buffer is not public. The kernel knows how many bytes came in
-//  and how many wait unread; the rest went through civetweb, and where its buffer holds no more than
-//  the requests it has served, nothing was lost.
+//  and how many wait unread; the rest went through civetweb, and where its buffer holds no more
+//  than the requests it has served, nothing was lost.
 
 #include "http/takeover.h"
 

@@ -17,11 +17,11 @@ takeover_t *takeover_new (int base);
 //  Takes NULL.
 void takeover_destroy (takeover_t **self_p);
 
-//  Moves the socket that the request came in on to a descriptor of at least the base, close-on-exec,
-//  and puts a dead socket in its place: when the handler returns, civetweb reads the end of the
-//  connection and cleans up. To be called by the request's own handler. Returns the descriptor, the
-//  caller's to close, or -1 with errno: ENOTCONN when there is no such socket, most likely because
-//  the client is gone; otherwise no descriptor is left. Then civetweb still has it.
+//  Moves the socket that the request came in on to a descriptor of at least the base,
+//  close-on-exec, and puts a dead socket in its place: when the handler returns, civetweb reads the
+//  end of the connection and cleans up. To be called by the request's own handler. Returns the
+//  descriptor, the caller's to close, or -1 with errno: ENOTCONN when there is no such socket, most
+//  likely because the client is gone; otherwise no descriptor is left. Then civetweb still has it.
 int takeover_steal (takeover_t *self, const struct mg_request_info *info);
 
 //  The bytes that came in on a TCP socket and were read, by whomever; -1 when the kernel does not
@@ -29,8 +29,8 @@ int takeover_steal (takeover_t *self, const struct mg_request_info *info);
 int64_t takeover_taken (int descriptor, int64_t *received_p);
 
 //  The bytes of the request's line and headers, counted in civetweb's buffer. Only for a request of
-//  fewer headers than MG_MAX_HEADERS. Returns -1 when civetweb stopped at a line that is no header, so
-//  that it has not seen the lines behind it.
+//  fewer headers than MG_MAX_HEADERS. Returns -1 when civetweb stopped at a line that is no header,
+//  so that it has not seen the lines behind it.
 int64_t takeover_header_size (const struct mg_request_info *info);
 
 //  How many bytes came in on the socket, were read by civetweb and do not belong to the first

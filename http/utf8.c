@@ -201,8 +201,8 @@ s_test_trim_one (const char *text, const char *wanted)
     freen (copy);
 }
 
-//  Each code point of the basic plane on both sides of a letter: cut if and only if it is one of the
-//  25 that are white.
+//  Each code point of the basic plane on both sides of a letter: cut if and only if it is one of
+//  the 25 that are white.
 
 static void
 s_test_white_space (void)

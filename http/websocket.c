@@ -1,14 +1,14 @@
 //  The handshake is ours and not civetweb's. civetweb 1.15 upgrades POST, HTTP/1.0, a missing Host,
 //  "Upgrade: websocket-evil" and a short key; it answers a wrong version without naming the right
 //  one; of a list that stands on several lines it sees the first; and it remembers the subprotocol
-//  from one connection of a thread to the next. So nothing of it would be left but the answer, which
-//  is one hash. By begin_request we see each request first, and answer it there.
+//  from one connection of a thread to the next. So nothing of it would be left but the answer,
+//  which is one hash. By begin_request we see each request first, and answer it there.
 //
 //  The socket is taken over before it is answered, so a failure still is an ordinary HTTP error.
 //
-//  A client may send nothing behind its handshake before it has got the answer (RFC 6455, 4.1). What
-//  one sends all the same lies partly in civetweb's buffer and cannot be had, so such a connection is
-//  closed rather than continued in the middle of a frame.
+//  A client may send nothing behind its handshake before it has got the answer (RFC 6455, 4.1).
+//  What one sends all the same lies partly in civetweb's buffer and cannot be had, so such a
+//  connection is closed rather than continued in the middle of a frame.
 
 #include "http/websocket.h"
 

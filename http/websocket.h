@@ -1,4 +1,5 @@
-//  websocket - the handshake of RFC 6455: who may come in, and the socket's way to a connection thread
+//  websocket - the handshake of RFC 6455: who may come in, and the socket's way to a connection
+//  thread
 //
 //  thread     civetweb's
 //  steps      websocket_answer () checks the request, takes the socket over, answers 101 on it, and

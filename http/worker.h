@@ -33,8 +33,8 @@ typedef struct {
     doorman_t *doorman;      //  Borrowed from main; has a lock of its own
     sweeper_t *sweeper;      //  Borrowed from the server; a worker writes its own row
     atomic_bool draining;    //  Set by the server: no connection is kept
-    //  For each worker the newest site, until it takes that; whoever takes one out owns the reference.
-    //  Not a socket: a thread that has nothing to do would let all reloads pile up there
+    //  For each worker the newest site, until it takes that; whoever takes one out owns the
+    //  reference. Not a socket: a thread that has nothing to do would let all reloads pile up there
     _Atomic (site_t *) sites[WORKERS_MAX];
 } pool_t;
 
@@ -87,29 +87,29 @@ void worker_end_body (worker_t *self, bool whole);
 //  Whether the body was read to its end.
 bool worker_has_body (const worker_t *self);
 
-//  Asks the doorman for one more WebSocket of the request's client, or for its form. Returns 0, or after
-//  how many seconds the client may ask again. Until worker_hand_over () has passed a WebSocket on, the
-//  request's end counts it out again.
+//  Asks the doorman for one more WebSocket of the request's client, or for its form. Returns 0, or
+//  after how many seconds the client may ask again. Until worker_hand_over () has passed a
+//  WebSocket on, the request's end counts it out again.
 int worker_admit (worker_t *self);
 int worker_admit_form (worker_t *self);
 
-//  Counts one more WebSocket, unless there are max_connections. Until worker_hand_over () has passed
-//  it on, the request's end counts it out again.
+//  Counts one more WebSocket, unless there are max_connections. Until worker_hand_over () has
+//  passed it on, the request's end counts it out again.
 bool worker_reserve (worker_t *self);
 
-//  Gives a socket that was taken over to a connection thread, which opens it on the page of which the
-//  client has the state that etag names (0: none). Closes it, and returns -1, when that thread's
-//  queue is full.
+//  Gives a socket that was taken over to a connection thread, which opens it on the page of which
+//  the client has the state that etag names (0: none). Closes it, and returns -1, when that
+//  thread's queue is full.
 int worker_hand_over (worker_t *self, int descriptor, bool subprotocol, int64_t page,
                       uint64_t etag);
 
-//  Sends a command of the contract to the database actor and waits for the answer. Takes data in any
-//  case. Always returns an answer, caller's to destroy: "busy" when the actor's queue is full,
+//  Sends a command of the contract to the database actor and waits for the answer. Takes data in
+//  any case. Always returns an answer, caller's to destroy: "busy" when the actor's queue is full,
 //  "unavailable" when it has not answered in time.
 reply_t *worker_ask (worker_t *self, const char *action, json_t **data_p);
 
-//  The same for a question about the message with this id, in digits: the page that it is on, and the
-//  HTML that asks whether to delete it.
+//  The same for a question about the message with this id, in digits: the page that it is on, and
+//  the HTML that asks whether to delete it.
 reply_t *worker_find (worker_t *self, const char *id);
 
 void reply_destroy (reply_t **self_p);

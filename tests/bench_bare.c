@@ -1,9 +1,9 @@
 //  bench_bare - the floor: what it costs to send the same bytes to everybody, and nothing else.
 //
-//  One thread, one epoll, no library. It accepts WebSockets of bench_load (and of nobody else: it knows
-//  the answer to one key only), gives each the frame at once, and for each message from anybody
-//  sends the frame, with the message's mark in it, to all. It reads no HTTP but the end of the
-//  header, checks nothing, and remembers nothing of a client but its descriptor.
+//  One thread, one epoll, no library. It accepts WebSockets of bench_load (and of nobody else: it
+//  knows the answer to one key only), gives each the frame at once, and for each message from
+//  anybody sends the frame, with the message's mark in it, to all. It reads no HTTP but the end of
+//  the header, checks nothing, and remembers nothing of a client but its descriptor.
 
 #include "tests/bench_wire.h"
 

@@ -2,9 +2,9 @@
 //
 //  usage: bench_libpq CONNECTION PIPELINE SECONDS
 //
-//  PIPELINE inserts share a pipeline, a Sync and so a transaction; the next pipeline is sent once the
-//  last result of the one before is there. The table is the board's, indexes and triggers and all; its
-//  triggers keep silent, as they do for the board's own writes. Prints one JSON object.
+//  PIPELINE inserts share a pipeline, a Sync and so a transaction; the next pipeline is sent once
+//  the last result of the one before is there. The table is the board's, indexes and triggers and
+//  all; its triggers keep silent, as they do for the board's own writes. Prints one JSON object.
 
 #include "tests/bench_wire.h"
 

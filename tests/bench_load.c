@@ -2,18 +2,19 @@
 //
 //  usage: bench_load BENCH --port PORT [--pid PID] [OPTION...]
 //
-//  fanout   one writer, and everybody sees it: CPU of the server for each frame delivered, time until
-//           the last client has a write, memory for each connection; with slow readers or a flood
+//  fanout   one writer, and everybody sees it: CPU of the server for each frame delivered, time
+//           until the last client has a write, memory for each connection; with slow readers or a
+//           flood
 //  writes   writers that wait for their acknowledgements: acknowledged adds a second
 //  storm    connects, each until its first page is there
 //  turns    clients that turn pages, each another one
 //  get      GET / on connections that are kept open
 //
-//  One thread and one epoll. A bench first connects its clients, waits until it is quiet, and measures
-//  from there on; what was lost or refused ends it with status 1. The server's CPU is that of all its
-//  threads (the kernel's clock of the process, in ns; utime + stime of /proc/PID/stat count the same
-//  in ticks of 10 ms). Clients come from 127.0.0.1 to 127.0.0.16, so ports never run out. Everything
-//  is counted as it arrives; nothing is estimated.
+//  One thread and one epoll. A bench first connects its clients, waits until it is quiet, and
+//  measures from there on; what was lost or refused ends it with status 1. The server's CPU is that
+//  of all its threads (the kernel's clock of the process, in ns; utime + stime of /proc/PID/stat
+//  count the same in ticks of 10 ms). Clients come from 127.0.0.1 to 127.0.0.16, so ports never run
+//  out. Everything is counted as it arrives; nothing is estimated.
 
 #include "tests/bench_wire.h"
 
@@ -267,8 +268,8 @@ s_watch_write (const load_t *self, client_t *client, bool wanted)
     s_watch (self, client, EPOLL_CTL_MOD);
 }
 
-//  The server has cut a client off. Who floods may expect it, and a storm counts it; any other bench
-//  would measure something else from here on.
+//  The server has cut a client off. Who floods may expect it, and a storm counts it; any other
+//  bench would measure something else from here on.
 
 static void
 s_lose (load_t *self, client_t *client, const char *reason)
@@ -609,8 +610,8 @@ s_make_clients (load_t *self)
     }
 }
 
-//  Connects all clients but the one that floods, at most at_once at the same time, each until its first
-//  frame is there. Returns how long that took.
+//  Connects all clients but the one that floods, at most at_once at the same time, each until its
+//  first frame is there. Returns how long that took.
 
 static double
 s_connect_all (load_t *self)
@@ -807,8 +808,8 @@ s_send_slot (load_t *self, client_t *client, int slot)
     s_send_add (self, client, 0, self->by_frame ? -1 : slot);
 }
 
-//  Where the string value of a member of the frame's object begins; NULL: it has none. Quotes within
-//  other values are escaped, so they cannot be taken for a name's.
+//  Where the string value of a member of the frame's object begins; NULL: it has none. Quotes
+//  within other values are escaped, so they cannot be taken for a name's.
 
 static const char *
 s_member (const wire_frame_t *frame, const char *quoted_name)
@@ -953,7 +954,8 @@ s_shows_page (const wire_frame_t *frame, uint32_t page)
     return s_is_list (frame) && s_has (frame->payload, frame->payload_size, text);
 }
 
-//  The writer (the first client, when there is a rate) waits for its mark, the others for their page.
+//  The writer (the first client, when there is a rate) waits for its mark, the others for their
+//  page.
 
 static void
 s_take_turn (load_t *self, client_t *client, const wire_frame_t *frame)

@@ -1,9 +1,10 @@
 //  bench_wire - what the load generator and the bare loop have in common: the clock, the fixed
 //  handshake, RFC 6455 frames, and marks.
 //
-//  A mark is "~" and 16 digits and "~" in a message's text; whoever receives a frame with it in knows
-//  which write it shows. Marks grow from write to write and, as they count microseconds, from run to
-//  run. No template changes a tilde, so the first one in a list frame begins the newest message's mark.
+//  A mark is "~" and 16 digits and "~" in a message's text; whoever receives a frame with it in
+//  knows which write it shows. Marks grow from write to write and, as they count microseconds, from
+//  run to run. No template changes a tilde, so the first one in a list frame begins the newest
+//  message's mark.
 
 #ifndef BENCH_WIRE_H_INCLUDED
 #define BENCH_WIRE_H_INCLUDED
@@ -18,7 +19,8 @@
 
 typedef unsigned char byte;
 
-//  RFC 6455, 1.3: the example's key and its answer. All our clients send it, so neither side hashes.
+//  RFC 6455, 1.3: the example's key and its answer. All our clients send it, so neither side
+//  hashes.
 #define WIRE_KEY    "dGhlIHNhbXBsZSBub25jZQ=="
 #define WIRE_ACCEPT "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
 
@@ -70,7 +72,8 @@ wire_put_header (byte *header, int opcode, bool masked, size_t payload_size)
     return size;
 }
 
-//  Finds the frame at the start of data, and unmasks it. Returns false when it is not all there yet.
+//  Finds the frame at the start of data, and unmasks it. Returns false when it is not all there
+//  yet.
 
 static inline bool
 wire_parse (byte *data, size_t size, wire_frame_t *frame)

@@ -1,12 +1,13 @@
 //  failing - each allocation of libpq and strdup fails once, and the board answers all the same
 //
 //  usage      build/failing [--verbose]; prints "N passed, M failed" as selftest does
-//  how        the functions of the C library that allocate are replaced by ours, which pass on to them,
-//             but for the one call that is to fail. Whether a call counts is told by who makes it: czmq
-//             and jansson abort when memory is out, and are let alone, as is the C library itself
-//  what       a database actor with a real PostgreSQL gets a command, and the n-th allocation fails, for
-//             each n until there are no more: what was answered "ok" must be in the table then, and
-//             nothing else
+//  how        the functions of the C library that allocate are replaced by ours, which pass on to
+//             them, but for the one call that is to fail. Whether a call counts is told by who
+//             makes it: czmq and jansson abort when memory is out, and are let alone, as is the C
+//             library itself
+//  what       a database actor with a real PostgreSQL gets a command, and the n-th allocation
+//             fails, for each n until there are no more: what was answered "ok" must be in the
+//             table then, and nothing else
 
 #include "actors/batch.h"
 #include "actors/database.h"

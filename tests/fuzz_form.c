@@ -1,7 +1,7 @@
 //  fuzz_form - any bytes as a form's body or a query string: fields that mean what was written
 //
-//  aborts     when a field is not UTF-8, or when the same fields with each byte escaped, or as JSON,
-//             are others
+//  aborts     when a field is not UTF-8, or when the same fields with each byte escaped, or as
+//             JSON, are others
 
 #include "http/form.h"
 #include "http/utf8.h"

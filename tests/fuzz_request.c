@@ -1,9 +1,10 @@
 //  fuzz_request - any bytes as the headers of a request: who is let in is who should be
 //
 //  input      [flags] METHOD \n VERSION \n URI \n then NAME ":" VALUE \n for each header
-//  flags      1: we listen on loopback; 2: a proxy is trusted; 4: other hosts and origins are allowed
-//  aborts     when a foreign host or origin is let in, when an answer is none of request.h's, or when
-//             the order of the headers or the case of their names makes a difference
+//  flags      1: we listen on loopback; 2: a proxy is trusted; 4: other hosts and origins are
+//             allowed
+//  aborts     when a foreign host or origin is let in, when an answer is none of request.h's, or
+//             when the order of the headers or the case of their names makes a difference
 
 #include "http/request.h"
 #include "http/websocket.h"

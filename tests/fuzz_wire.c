@@ -50,7 +50,8 @@ s_note (const reassembly_event_t *event, void *arg)
     return !reader->paused;
 }
 
-//  Feeds a copy of exact size, so that reads past its end show, and resumes until nothing is paused.
+//  Feeds a copy of exact size, so that reads past its end show, and resumes until nothing is
+//  paused.
 
 static int
 s_feed (reassembly_t **self_p, reader_t *reader, const byte *data, size_t size)

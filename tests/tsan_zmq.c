@@ -1,11 +1,12 @@
 //  tsan_zmq - tells ThreadSanitizer what libzmq's queues promise
 //
-//  Debian's libzmq is not built for TSan, and its queues between threads have no locks that TSan could
-//  see: so whatever one thread writes into a message, and another reads from it, looks like a race. These
-//  functions stand before libzmq's own in builds with SANITIZE=thread, and tell that what happens before
-//  a message is sent happens before it is received: this message, by the address of its bytes; or where
-//  libzmq copies the bytes, because they are few, any message of the same bytes. So two of our threads
-//  that touch the same memory without a message from the one to the other are still found.
+//  Debian's libzmq is not built for TSan, and its queues between threads have no locks that TSan
+//  could see: so whatever one thread writes into a message, and another reads from it, looks like a
+//  race. These functions stand before libzmq's own in builds with SANITIZE=thread, and tell that
+//  what happens before a message is sent happens before it is received: this message, by the
+//  address of its bytes; or where libzmq copies the bytes, because they are few, any message of the
+//  same bytes. So two of our threads that touch the same memory without a message from the one to
+//  the other are still found.
 
 #include <dlfcn.h>
 #include <zmq.h>
@@ -96,7 +97,8 @@ zmq_recvmsg (void *socket, zmq_msg_t *message, int flags)
     return rc;
 }
 
-//  Several threads may hold the same bytes, counted: who closes last frees them, after all that the others did.
+//  Several threads may hold the same bytes, counted: who closes last frees them, after all that the
+//  others did.
 
 int
 zmq_msg_close (zmq_msg_t *message)
