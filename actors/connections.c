@@ -13,10 +13,10 @@
 //  page comes before the answer, for PATIENCE_MS at most. Where many write at once, pages come
 //  faster than answers, and this saves most of them.
 //
-//  Two things keep a write cheap where few look on. A thread without connections does not let
-//  itself be woken by each page: it looks after what was published every LOOK_MS, and when somebody
-//  arrives. And a connection thread that is woken does not interrupt the database actor, which has
-//  more to publish (s_set_policy): so it takes a page, and the answers behind it, in one turn.
+//  Two things keep a write cheap where few look on. A thread without connections stops watching when
+//  something was published, and looks every LOOK_MS, and before somebody arrives, until nothing was.
+//  And a connection thread that is woken does not interrupt the database actor, which has more to
+//  publish (s_set_policy): so it takes a page, and the answers behind it, in one turn.
 //
 //  Whatever ends a connection only dooms it. It is destroyed at the end of the turn, when no event
 //  at hand and no walk through an audience can still lead to it; and it leaves epoll before it is
@@ -992,7 +992,8 @@ s_self_new (zsock_t *pipe, const arguments_t *arguments)
     else {
         s_watch_socket (self, self->pipe);
         s_watch_socket (self, self->arrivals);
-        self->stirred = true;
+        s_watch_socket (self, self->published);
+        self->stirred = self->listens = true;
     }
     return self;
 }
@@ -1010,10 +1011,10 @@ s_take_messages (self_t *self)
         s_take_published (self);
         taken++;
     }
-    while (zsock_events (self->arrivals) & ZMQ_POLLIN)
-        s_take_arrival (self);
     self->stirred = taken == PUBLISHED_MAX;
     self->heard = taken > 0;
+    while (!self->stirred && (zsock_events (self->arrivals) & ZMQ_POLLIN))
+        s_take_arrival (self);
 }
 
 //  Watches for what is published, unless we have no connection, and are told much.
@@ -1022,10 +1023,9 @@ static void
 s_listen (self_t *self)
 {
     bool listens = zhashx_size (self->table) > 0 || !self->heard;
-    if (listens && !self->listens)
-        s_watch_socket (self, self->published);
-    else if (!listens && self->listens)
-        epoll_ctl (self->epoll, EPOLL_CTL_DEL, zsock_fd (self->published), NULL);
+    struct epoll_event event = {.events = listens ? EPOLLIN : 0, .data.ptr = NULL};
+    if (listens != self->listens)
+        epoll_ctl (self->epoll, EPOLL_CTL_MOD, zsock_fd (self->published), &event);
     self->listens = listens;
 }
 
@@ -1077,8 +1077,8 @@ s_turn (self_t *self)
     s_bury_doomed (self);
 }
 
-//  Has the scheduler let whoever wakes this thread go on, when both have one processor
-//  (SCHED_BATCH, in sched (7)). Where that is not allowed, it works as well, only slower.
+//  Has this thread interrupt nobody when it wakes (SCHED_BATCH, in sched (7)): not the database actor
+//  above all, when both have one processor. Where that is not allowed, it works as well, only slower.
 
 static void
 s_set_policy (void)

@@ -16,9 +16,9 @@
 //  somebody else changed is announced on SCHEMA_CHANNEL: then a round runs even if no command
 //  waits.
 //
-//  A single add has nobody to share the cost of that read with. So it goes on top of page 1 as that
-//  is in memory, with what PostgreSQL says that it stored; page 1 is read all the same within
-//  GROWN_MS, since somebody may have changed it without a word.
+//  A single add has nobody to share the cost of that read with. So page 1 takes what PostgreSQL says
+//  that it stored, and the rest of it from memory; it is read all the same within GROWN_MS, since
+//  somebody may have changed it without a word, be it a trigger.
 //
 //  While PostgreSQL is away, pages that are in memory are still served, and every other command is
 //  answered "unavailable". A batch that was under way when the connection broke is in doubt; it is
@@ -552,9 +552,20 @@ s_finish_round (self_t *self)
     s_start_round (self);
 }
 
+//  Whether the batch is one add, which page 1 takes as it is returned; then that is read later.
+
+static bool
+s_let_grow (self_t *self)
+{
+    bool grows = batch_adds_one (self->batch) && pages_grow (self->pages, s_page_size (self));
+    if (grows && self->grown_timer < 0)
+        self->grown_timer = zloop_timer (self->loop, GROWN_MS, 1, s_handle_timer, self);
+    return grows;
+}
+
 //  Closes the batch's transaction. Pages are read in it, if it is the last one and they are near;
-//  where others are wanted, the surveyor has to know first what the batch has written. A single add
-//  is spared even that.
+//  where others are wanted, the surveyor has to know first what the batch has written. For a single
+//  add nothing need be read.
 
 static void
 s_close_batch (self_t *self)
@@ -567,10 +578,7 @@ s_close_batch (self_t *self)
     self->inside = last && open && pages_wanted (self->pages) &&
                    pages_are_near (self->pages, s_page_size (self));
     self->reads_later = open && last && !self->inside && batch_writes (self->batch);
-    self->grows = self->inside && !stale && batch_adds_one (self->batch) &&
-                  pages_grow (self->pages, s_page_size (self));
-    if (self->grows && self->grown_timer < 0)
-        self->grown_timer = zloop_timer (self->loop, GROWN_MS, 1, s_handle_timer, self);
+    self->grows = self->inside && !stale && s_let_grow (self);
     int reads = 0;
     if (self->inside && !self->grows)
         reads = pages_send (self->pages, self->postgres, s_page_size (self),

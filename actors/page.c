@@ -107,6 +107,13 @@ s_new (int64_t number, int64_t pages, int64_t size)
     return self;
 }
 
+static page_index_key_t
+s_key (const PGresult *result, int row)
+{
+    return page_index_read (PQgetvalue (result, row, PAGE_CREATED_AT),
+                            PQgetvalue (result, row, PAGE_ID));
+}
+
 //  Adds the row's message below those that are there, if there is room.
 
 static void
@@ -115,20 +122,18 @@ s_add_row (page_t *self, int64_t size, const PGresult *result, int row)
     if ((int64_t) self->size < size)
         json_array_append_new (self->messages, s_message (result, row));
     if ((int64_t) self->size <= size)
-        self->keys[self->size++] = page_index_read (PQgetvalue (result, row, PAGE_CREATED_AT),
-                                                    PQgetvalue (result, row, PAGE_ID));
+        self->keys[self->size++] = s_key (result, row);
 }
 
-//  The same, those of an older state.
+//  The same, a message of an older state.
 
 static void
-s_add_older (page_t *self, int64_t size, const page_t *older)
+s_add_older (page_t *self, int64_t size, const page_t *older, size_t index)
 {
-    for (size_t index = 0; index < older->size && (int64_t) self->size <= size; index++) {
-        if ((int64_t) self->size < size)
-            json_array_append (self->messages, json_array_get (older->messages, index));
+    if ((int64_t) self->size < size)
+        json_array_append (self->messages, json_array_get (older->messages, index));
+    if ((int64_t) self->size <= size)
         self->keys[self->size++] = older->keys[index];
-    }
 }
 
 //  Renders the page, or destroys it when memory is out; then its messages may be fewer than its
@@ -171,9 +176,16 @@ page_new_grown (const site_t *site, const page_t *older, int64_t pages, int64_t 
 {
     assert (older->number == 1);
     page_t *self = s_new (1, pages, size);
-    for (int row = 0; row < PQntuples (result) && page_row_number (result, row) == 1; row++)
-        s_add_row (self, size, result, row);
-    s_add_older (self, size, older);
+    size_t newer = 0; //  Messages of the older state
+    bool added = PQntuples (result) > 0 && page_row_number (result, 0) == 1;
+    if (added) {
+        page_index_key_t key = s_key (result, 0);
+        while (newer < older->size && page_index_compare (older->keys[newer], key) > 0)
+            s_add_older (self, size, older, newer++);
+        s_add_row (self, size, result, 0);
+    }
+    while (newer < older->size)
+        s_add_older (self, size, older, newer++);
     s_render (&self, site, size);
     return self;
 }
@@ -265,9 +277,16 @@ s_test_growth (const site_t *site)
     const char *before[][4] = {{"0", "3", NULL, NULL}}; //  Its key was stored before
     PGresult *result = s_result_new (rows, 3);
     PGresult *newest = s_result_new (rows, 1);
+    PGresult *second = s_result_new (rows + 1, 1);
+    const char *first[][4] = {{"1", "1", "Ann", "first"}};
+    PGresult *oldest = s_result_new (first, 1);
+    const char *without[][4] = {{"1", "4", "Eve", "fourth"}, {"1", "2", "Ann", "second"}};
+    PGresult *gap = s_result_new (without, 2);
     PGresult *none = s_result_new (before, 1);
     int row = 0;
     page_t *read = page_new (site, 1, 1, 2, result, &row);
+    row = 0;
+    page_t *ends = page_new (site, 1, 1, 2, gap, &row);
     row = 1;
     page_t *older = page_new (site, 1, 1, 2, result, &row);
     page_t *grown = page_new_grown (site, older, 1, 2, newest);
@@ -277,11 +296,21 @@ s_test_growth (const site_t *site)
     assert (same->etag == older->etag && same->size == 2 && same->keys[0].id == 3);
     page_t *again = page_new_grown (site, grown, 2, 2, none);
     assert (again->size == 3 && again->pages == 2);
+    page_t *below = page_new_grown (site, grown, 1, 2, oldest); //  Clocks differ
+    assert (below->size == 3 && below->keys[2].id == 2 && below->etag == grown->etag);
+    page_t *between = page_new_grown (site, ends, 1, 2, second);
+    assert (between->size == 3 && between->keys[1].id == 3 && between->etag == read->etag);
+    page_destroy (&between);
+    page_destroy (&below);
+    page_destroy (&ends);
     page_destroy (&again);
     page_destroy (&same);
     page_destroy (&grown);
     page_destroy (&older);
     page_destroy (&read);
+    PQclear (gap);
+    PQclear (oldest);
+    PQclear (second);
     PQclear (none);
     PQclear (newest);
     PQclear (result);

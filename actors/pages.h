@@ -59,6 +59,11 @@ bool pages_wanted (const pages_t *self);
 //  surveyor cannot know the order yet. Returns how many results will come, before the Sync's.
 int pages_send (pages_t *self, postgres_t *postgres, int64_t page_size, bool after_writes);
 
+//  In place of that, where only page 1 is wanted, and the transaction writes nothing but one add:
+//  page 1 takes the add's row, and the rest of it from memory. Returns whether it will, because it was
+//  up to date; then that row is what pages_take () takes.
+bool pages_grow (pages_t *self, int64_t page_size);
+
 //  Takes the next of these, and the result itself.
 void pages_take (pages_t *self, const site_t *site, PGresult *result);
 
@@ -67,11 +72,6 @@ pages_state_t pages_finish (pages_t *self);
 
 //  What was read is void, or will not come: nothing is wanted any more.
 void pages_break (pages_t *self);
-
-//  Instead, if only page 1 is wanted, and the transaction writes nothing but one add: page 1
-//  becomes what it was, with the row of that on top. Returns whether it will, because it was up to
-//  date; then that row is what pages_take () takes.
-bool pages_grow (pages_t *self, int64_t page_size);
 
 //  Whether everything wanted is near the newest message, so that reading it is cheap wherever the
 //  scan begins.

@@ -115,8 +115,9 @@ s_connect (const char *url, int timeout_ms, bool blocking)
 //  Queues the set-up as one pipeline. All that we ask is answered by an index; a planner that sees
 //  LIMIT $1, or a table that it has no statistics of, does not always know that. Left to choose, it
 //  would plan a page anew each time it is read, for 40 µs, because any limit that it knows looks
-//  cheaper than one that it does not: hence generic plans. A plan that has to sort all the same
-//  looks so dear that it would compile it first, for 100 ms each time: hence no JIT.
+//  cheaper than one that it does not: hence generic plans. A range whose ends are parameters looks
+//  to such a plan like a part of the whole table, worth the start of other processes, or a plan that
+//  is compiled first, for 100 ms each time: hence no workers and no JIT.
 //
 //  The backend of a connection that broke may still be at work: it is ended, and waited for, before
 //  anything else.
@@ -145,6 +146,7 @@ s_send_set_up (postgres_t *self)
                        " set_config('enable_seqscan', 'off', false),"
                        " set_config('enable_sort', 'off', false),"
                        " set_config('plan_cache_mode', 'force_generic_plan', false),"
+                       " set_config('max_parallel_workers_per_gather', '0', false),"
                        " set_config('jit', 'off', false)",
                        3, NULL, values, NULL, NULL, 0);
     PQsendQueryParams (self->connection, "LISTEN " SCHEMA_CHANNEL, 0, NULL, NULL, NULL, NULL, 0);

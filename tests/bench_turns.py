@@ -11,6 +11,7 @@ empty. The figures are printed as bench.py prints them, and go to build/turns.js
 
 import argparse
 import contextlib
+import http.client
 import json
 import os
 import random
@@ -250,6 +251,21 @@ class Turns(Suite):
         visitor.close()
         watcher.close()
 
+    def measure_permalinks(self, board, rows):
+        """Asks on which page messages are, anywhere; what is seeded has the ids from 1 on."""
+        took = []
+        connection = http.client.HTTPConnection(board.address)
+        for _ in range(self.options.turns):
+            began = time.perf_counter()
+            connection.request("GET", f"/messages/{self.chance.randint(1, rows)}")
+            answer = connection.getresponse()
+            answer.read()
+            took.append(microseconds(began))
+            if answer.status != 302:
+                raise RuntimeError(f"a permalink was answered {answer.status}")
+        connection.close()
+        self.timed("a permalink, anywhere", took)
+
     def tell(self, watcher, text):
         """Somebody else writes, and so no page in memory is up to date; returns when page 1 shows it, in us."""
         began = time.perf_counter()
@@ -287,6 +303,7 @@ class Turns(Suite):
             board = self.measure_starts()
             self.measure_memory(board, base_kb, rows)
             self.measure_turns(board, rows)
+            self.measure_permalinks(board, rows)
             self.measure_writes(board)
             self.measure_return(board)
         except (RuntimeError, AssertionError) as error:

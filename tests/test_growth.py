@@ -103,6 +103,18 @@ def test_what_is_stored_is_shown_not_what_was_sent(ann, database):
         database.sql("DROP FUNCTION shout CASCADE")
 
 
+def test_what_a_trigger_makes_of_it_afterwards_is_shown_soon(ann, database):
+    database.sql("CREATE FUNCTION signed() RETURNS trigger LANGUAGE plpgsql AS"
+                 " 'BEGIN UPDATE messages SET text = text || '' (signed)'' WHERE id = NEW.id; RETURN NULL; END'")
+    database.sql("CREATE TRIGGER signed AFTER INSERT ON messages FOR EACH ROW EXECUTE FUNCTION signed()")
+    try:
+        for number in range(5):
+            ann.add(f"mine {number}")
+        ann.client.until("mine 4 (signed)")  # though nobody writes any more
+    finally:
+        database.sql("DROP FUNCTION signed CASCADE")
+
+
 def test_what_nobody_announces_is_not_hidden_for_long(ann, board, database):
     for number in range(5):
         first = ann.add(f"before {number}")
