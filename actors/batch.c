@@ -44,8 +44,8 @@
 #define WENT   SCHEMA_ANNOUNCE ("'-' || " SCHEMA_KEY)
 #define STAYED SCHEMA_ANNOUNCE ("'='")
 
-//  The row of what was added, as page 1 takes it: as it is before AFTER triggers have seen it. Where
-//  the key was stored before, the page is 0 instead
+//  The row of what was added, as page 1 takes it: as it is before AFTER triggers have seen it.
+//  Where the key was stored before, the page is 0 instead
 #define ADDED "1, id, author, text, " SCHEMA_EPOCH
 
 //  All that were added together have one time, that of the transaction

@@ -13,10 +13,10 @@
 //  page comes before the answer, for PATIENCE_MS at most. Where many write at once, pages come
 //  faster than answers, and this saves most of them.
 //
-//  Two things keep a write cheap where few look on. A thread without connections stops watching when
-//  something was published, and looks every LOOK_MS, and before somebody arrives, until nothing was.
-//  And a connection thread that is woken does not interrupt the database actor, which has more to
-//  publish (s_set_policy): so it takes a page, and the answers behind it, in one turn.
+//  Two things keep a write cheap where few look on. A thread without connections stops watching
+//  when something was published, and looks every LOOK_MS, and before somebody arrives, until
+//  nothing was. And a connection thread that is woken does not interrupt the database actor, which
+//  has more to publish (s_set_policy): so it takes a page, and the answers behind it, in one turn.
 //
 //  Whatever ends a connection only dooms it. It is destroyed at the end of the turn, when no event
 //  at hand and no walk through an audience can still lead to it; and it leaves epoll before it is
@@ -1077,8 +1077,9 @@ s_turn (self_t *self)
     s_bury_doomed (self);
 }
 
-//  Has this thread interrupt nobody when it wakes (SCHED_BATCH, in sched (7)): not the database actor
-//  above all, when both have one processor. Where that is not allowed, it works as well, only slower.
+//  Has this thread interrupt nobody when it wakes (SCHED_BATCH, in sched (7)): not the database
+//  actor above all, when both have one processor. Where that is not allowed, it works as well, only
+//  slower.
 
 static void
 s_set_policy (void)

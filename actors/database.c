@@ -16,9 +16,9 @@
 //  somebody else changed is announced on SCHEMA_CHANNEL: then a round runs even if no command
 //  waits.
 //
-//  A single add has nobody to share the cost of that read with. So page 1 takes what PostgreSQL says
-//  that it stored, and the rest of it from memory; it is read all the same within GROWN_MS, since
-//  somebody may have changed it without a word, be it a trigger.
+//  A single add has nobody to share the cost of that read with. So page 1 takes what PostgreSQL
+//  says that it stored, and the rest of it from memory; it is read all the same within GROWN_MS,
+//  since somebody may have changed it without a word, be it a trigger.
 //
 //  While PostgreSQL is away, pages that are in memory are still served, and every other command is
 //  answered "unavailable". A batch that was under way when the connection broke is in doubt; it is

@@ -48,8 +48,8 @@ int64_t page_row_number (const PGresult *result, int row);
 page_t *page_new (const site_t *site, int64_t number, int64_t pages, int64_t size,
                   const PGresult *result, int *row_p);
 
-//  The same for page 1, of an older state of it, of the same size, and of the first row, if that belongs
-//  to page 1: what an add returns. The row goes where its key belongs.
+//  The same for page 1, of an older state of it, of the same size, and of the first row, if that
+//  belongs to page 1: what an add returns. The row goes where its key belongs.
 page_t *page_new_grown (const site_t *site, const page_t *older, int64_t pages, int64_t size,
                         const PGresult *result);
 

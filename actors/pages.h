@@ -60,8 +60,8 @@ bool pages_wanted (const pages_t *self);
 int pages_send (pages_t *self, postgres_t *postgres, int64_t page_size, bool after_writes);
 
 //  In place of that, where only page 1 is wanted, and the transaction writes nothing but one add:
-//  page 1 takes the add's row, and the rest of it from memory. Returns whether it will, because it was
-//  up to date; then that row is what pages_take () takes.
+//  page 1 takes the add's row, and the rest of it from memory. Returns whether it will, because it
+//  was up to date; then that row is what pages_take () takes.
 bool pages_grow (pages_t *self, int64_t page_size);
 
 //  Takes the next of these, and the result itself.

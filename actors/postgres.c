@@ -116,8 +116,8 @@ s_connect (const char *url, int timeout_ms, bool blocking)
 //  LIMIT $1, or a table that it has no statistics of, does not always know that. Left to choose, it
 //  would plan a page anew each time it is read, for 40 µs, because any limit that it knows looks
 //  cheaper than one that it does not: hence generic plans. A range whose ends are parameters looks
-//  to such a plan like a part of the whole table, worth the start of other processes, or a plan that
-//  is compiled first, for 100 ms each time: hence no workers and no JIT.
+//  to such a plan like a part of the whole table, worth the start of other processes, or a plan
+//  that is compiled first, for 100 ms each time: hence no workers and no JIT.
 //
 //  The backend of a connection that broke may still be at work: it is ended, and waited for, before
 //  anything else.
