@@ -379,39 +379,49 @@ s_answer_delete (struct mg_connection *conn, const char *id)
     return status;
 }
 
+//  Looks for the message, and if it is there answers.
+
+static int
+s_answer_found (struct mg_connection *conn, const char *id,
+                int (*answer) (struct mg_connection *conn, const reply_t *found))
+{
+    reply_t *reply = worker_find (worker_of (conn), id);
+    int status = s_status (reply);
+    status = status == 200 ? answer (conn, reply) : s_answer_refusal (conn, status, reply);
+    reply_destroy (&reply);
+    return status;
+}
+
 //  The page that asks whether to delete, for a browser without script.
+
+static int
+s_answer_question (struct mg_connection *conn, const reply_t *found)
+{
+    json_t *data = s_page_data (conn);
+    s_set_text (data, "form", found->text);
+    return answer_page (conn, 200, "delete.html", &data);
+}
 
 static int
 s_answer_delete_form (struct mg_connection *conn, const char *id)
 {
-    reply_t *reply = worker_find (worker_of (conn), id);
-    int status = s_status (reply);
-    if (status == 200) {
-        json_t *data = s_page_data (conn);
-        s_set_text (data, "form", reply->text);
-        status = answer_page (conn, 200, "delete.html", &data);
-    }
-    else
-        status = s_answer_refusal (conn, status, reply);
-    reply_destroy (&reply);
-    return status;
+    return s_answer_found (conn, id, s_answer_question);
+}
+
+//  Leads to the message, on the page that it is on.
+
+static int
+s_answer_place (struct mg_connection *conn, const reply_t *found)
+{
+    char path[80];
+    snprintf (path, sizeof (path), "/?page=%" PRIu64 "#message--%" PRIu64, found->page, found->id);
+    return answer_found (conn, path);
 }
 
 static int
 s_answer_permalink (struct mg_connection *conn, const char *id)
 {
-    reply_t *reply = worker_find (worker_of (conn), id);
-    int status = s_status (reply);
-    if (status == 200) {
-        char path[80];
-        snprintf (path, sizeof (path), "/?page=%" PRIu64 "#message--%" PRIu64, reply->page,
-                  reply->id);
-        status = answer_found (conn, path);
-    }
-    else
-        status = s_answer_refusal (conn, status, reply);
-    reply_destroy (&reply);
-    return status;
+    return s_answer_found (conn, id, s_answer_place);
 }
 
 static int

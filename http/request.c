@@ -14,6 +14,7 @@
 typedef struct {
     char name[HOST_MAX + 1]; //  Lower case; IPv6 with its brackets
     int port;                //  0 when there is none
+    const char *scheme;      //  "http" or "https", of an origin
 } host_t;
 
 void
@@ -200,21 +201,29 @@ s_is_loopback_name (const char *name)
            (size > strlen (suffix) && streq (name + size - strlen (suffix), suffix));
 }
 
-//  Whether a space-separated list of hosts names the host: with the port, if the list gives one.
+//  Whether a word of a setting names the host: with the port, if the word has one.
 
 static bool
-s_hosts_name (const char *list, const host_t *host)
+s_names_host (const char *word, const host_t *host)
+{
+    host_t named;
+    return s_parse_host (word, &named) && streq (named.name, host->name) &&
+           (named.port == 0 || named.port == host->port);
+}
+
+//  Whether one of the words in a list does so.
+
+static bool
+s_list_names (const char *list, bool (*names) (const char *word, const host_t *host),
+              const host_t *host)
 {
     char *copy = strdup (list);
     assert (copy);
     bool found = false;
     char *rest = copy;
     char *word;
-    while (!found && (word = strtok_r (rest, " ", &rest))) {
-        host_t named;
-        found = s_parse_host (word, &named) && streq (named.name, host->name) &&
-                (named.port == 0 || named.port == host->port);
-    }
+    while (!found && (word = strtok_r (rest, " ", &rest)))
+        found = names (word, host);
     zstr_free (&copy);
     return found;
 }
@@ -231,7 +240,7 @@ request_host_allowed (const struct mg_request_info *info, const settings_t *sett
     if (s_is_loopback_name (host.name))
         return true;
     if (*settings->http_allowed_hosts)
-        return s_hosts_name (settings->http_allowed_hosts, &host);
+        return s_list_names (settings->http_allowed_hosts, s_names_host, &host);
     return !loopback;
 }
 
@@ -243,54 +252,44 @@ request_scheme (const struct mg_request_info *info, const settings_t *settings)
                                                                                      : "http";
 }
 
-//  Splits "https://host:port" and fills the scheme's own port in. Returns the scheme, or NULL.
+//  Splits "https://host:port" and fills the scheme's own port in. Returns whether it is one.
 
-static const char *
-s_parse_origin (const char *text, host_t *host)
+static bool
+s_parse_origin (const char *text, host_t *origin)
 {
-    const char *scheme = strncasecmp (text, "http://", 7) == 0    ? "http"
-                         : strncasecmp (text, "https://", 8) == 0 ? "https"
-                                                                  : NULL;
-    if (!scheme || !s_parse_host (text + strlen (scheme) + 3, host))
-        return NULL;
-    if (host->port == 0)
-        host->port = streq (scheme, "http") ? 80 : 443;
-    return scheme;
+    origin->scheme = strncasecmp (text, "http://", 7) == 0    ? "http"
+                     : strncasecmp (text, "https://", 8) == 0 ? "https"
+                                                              : NULL;
+    if (!origin->scheme || !s_parse_host (text + strlen (origin->scheme) + 3, origin))
+        return false;
+    if (origin->port == 0)
+        origin->port = streq (origin->scheme, "http") ? 80 : 443;
+    return true;
 }
 
 static bool
-s_origins_name (const char *list, const char *scheme, const host_t *origin)
+s_names_origin (const char *word, const host_t *origin)
 {
-    char *copy = strdup (list);
-    assert (copy);
-    bool found = false;
-    char *rest = copy;
-    char *word;
-    while (!found && (word = strtok_r (rest, " ", &rest))) {
-        host_t named;
-        const char *named_scheme = s_parse_origin (word, &named);
-        found = named_scheme && streq (named_scheme, scheme) && streq (named.name, origin->name) &&
-                named.port == origin->port;
-    }
-    zstr_free (&copy);
-    return found;
+    host_t named;
+    return s_parse_origin (word, &named) && streq (named.scheme, origin->scheme) &&
+           streq (named.name, origin->name) && named.port == origin->port;
 }
 
 //  The page's own origin. Its scheme is known only where a proxy tells it: without one that we
 //  trust, a page of https://board and the request's "Host: board" are the same host.
 
 static bool
-s_is_same_host (const struct mg_request_info *info, const settings_t *settings, const char *scheme,
+s_is_same_host (const struct mg_request_info *info, const settings_t *settings,
                 const host_t *origin)
 {
     host_t host;
     const char *text = request_header (info, "Host");
     if (!text || !s_parse_host (text, &host))
         return false;
-    if (settings->http_trust_proxy && !streq (scheme, request_scheme (info, settings)))
+    if (settings->http_trust_proxy && !streq (origin->scheme, request_scheme (info, settings)))
         return false;
     if (host.port == 0)
-        host.port = streq (scheme, "http") ? 80 : 443;
+        host.port = streq (origin->scheme, "http") ? 80 : 443;
     return streq (host.name, origin->name) && host.port == origin->port;
 }
 
@@ -302,11 +301,10 @@ request_origin_allowed (const struct mg_request_info *info, const settings_t *se
         return true;
     host_t origin;
     const char *text = request_header (info, "Origin");
-    const char *scheme = text ? s_parse_origin (text, &origin) : NULL; //  "null" has none
-    if (!scheme)
+    if (!text || !s_parse_origin (text, &origin)) //  "null" is none
         return false;
-    return s_is_same_host (info, settings, scheme, &origin) ||
-           s_origins_name (settings->http_allowed_origins, scheme, &origin);
+    return s_is_same_host (info, settings, &origin) ||
+           s_list_names (settings->http_allowed_origins, s_names_origin, &origin);
 }
 
 bool

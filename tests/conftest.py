@@ -1,3 +1,4 @@
+import contextlib
 import signal
 
 import pytest
@@ -31,18 +32,24 @@ def stop_all(boards):
         assert board.stop() == 0, board.logged()
 
 
-@pytest.fixture
-def start(database):
-    """Starts boards on the database; those that still run afterwards are ended, and must exit 0."""
+@contextlib.contextmanager
+def starter(**defaults):
+    """A function that starts boards with settings beside these; those that still run at the end must exit 0."""
     boards = []
 
     def start(**settings):
-        settings.setdefault("database_url", database.url)
-        boards.append(Board(**settings))
+        boards.append(Board(**{**defaults, **settings}))
         return boards[-1]
 
     yield start
     stop_all(boards)
+
+
+@pytest.fixture
+def start(database):
+    """Starts boards on the database."""
+    with starter(database_url=database.url) as start:
+        yield start
 
 
 @pytest.fixture(scope="session")

@@ -9,11 +9,10 @@ import subprocess
 import threading
 import time
 
-import psycopg2
 import pytest
 
 from board import BINARY, PATIENCE, Board, Database, Fresh, paused, wait_for
-from conftest import stop_all
+from conftest import starter, stop_all
 from proxy import Proxy
 from writers import PAGE_SIZE, Writers
 
@@ -29,17 +28,8 @@ def fresh(server):
 @pytest.fixture
 def start(fresh):
     """Starts boards on the fresh database, fit for writers."""
-    boards = []
-
-    def start(**settings):
-        settings.setdefault("database_url", fresh.url)
-        settings.setdefault("limits_messages_per_second", 0)
-        settings.setdefault("board_page_size", PAGE_SIZE)
-        boards.append(Board(**settings))
-        return boards[-1]
-
-    yield start
-    stop_all(boards)
+    with starter(database_url=fresh.url, limits_messages_per_second=0, board_page_size=PAGE_SIZE) as start:
+        yield start
 
 
 def refusal(url):

@@ -17,7 +17,7 @@ import kills
 import locks
 from asker import Asker
 from board import BINARY, PATIENCE, READY, Board, Client, Database, Fresh, paused, wait_for
-from conftest import stop_all
+from conftest import starter
 from keepers import ROWS, Keepers
 from proxy import Proxy
 
@@ -38,16 +38,8 @@ def fresh(own_server):
 
 @pytest.fixture
 def start(fresh):
-    boards = []
-
-    def start(**settings):
-        settings.setdefault("database_url", fresh.url)
-        settings.setdefault("limits_messages_per_second", 0)
-        boards.append(Board(**settings))
-        return boards[-1]
-
-    yield start
-    stop_all(boards)
+    with starter(database_url=fresh.url, limits_messages_per_second=0) as start:
+        yield start
 
 
 @pytest.fixture

@@ -91,28 +91,32 @@ def test_a_message_of_the_future_stays_on_top(ann, database):
         assert "later" in ann.list["html"]
 
 
-def test_what_is_stored_is_shown_not_what_was_sent(ann, database):
-    database.sql("CREATE FUNCTION shout() RETURNS trigger LANGUAGE plpgsql AS"
-                 " 'BEGIN NEW.text = upper(NEW.text); RETURN NEW; END'")
-    database.sql("CREATE TRIGGER shout BEFORE INSERT ON messages FOR EACH ROW EXECUTE FUNCTION shout()")
+@contextlib.contextmanager
+def trigger(database, when, body):
+    """A trigger of somebody else's on each message that is added."""
+    database.sql(f"CREATE FUNCTION foreign_trigger() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body} END $$")
+    database.sql(f"CREATE TRIGGER foreign_trigger {when} INSERT ON messages FOR EACH ROW"
+                 " EXECUTE FUNCTION foreign_trigger()")
     try:
+        yield
+    finally:
+        database.sql("DROP FUNCTION foreign_trigger CASCADE")
+
+
+def test_what_is_stored_is_shown_not_what_was_sent(ann, database):
+    with trigger(database, "BEFORE", "NEW.text = upper(NEW.text); RETURN NEW;"):
         for number in range(25):
             ann.add(f"quiet {number}")
             assert shown(ann.list) == stored(database)
-    finally:
-        database.sql("DROP FUNCTION shout CASCADE")
+        assert "QUIET 24" in ann.list["html"]
 
 
 def test_what_a_trigger_makes_of_it_afterwards_is_shown_soon(ann, database):
-    database.sql("CREATE FUNCTION signed() RETURNS trigger LANGUAGE plpgsql AS"
-                 " 'BEGIN UPDATE messages SET text = text || '' (signed)'' WHERE id = NEW.id; RETURN NULL; END'")
-    database.sql("CREATE TRIGGER signed AFTER INSERT ON messages FOR EACH ROW EXECUTE FUNCTION signed()")
-    try:
+    signs = "UPDATE messages SET text = text || ' (signed)' WHERE id = NEW.id; RETURN NULL;"
+    with trigger(database, "AFTER", signs):
         for number in range(5):
             ann.add(f"mine {number}")
         ann.client.until("mine 4 (signed)")  # though nobody writes any more
-    finally:
-        database.sql("DROP FUNCTION signed CASCADE")
 
 
 def test_what_nobody_announces_is_not_hidden_for_long(ann, board, database):

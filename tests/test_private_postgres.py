@@ -14,7 +14,7 @@ import psycopg2
 import pytest
 
 from board import BINARY, PATIENCE, Board, wait_for
-from conftest import stop_all
+from conftest import starter
 from writers import PAGE_SIZE, Writers
 
 
@@ -93,17 +93,8 @@ def state(made):
 
 @pytest.fixture
 def start(state):
-    boards = []
-
-    def start(**settings):
-        settings.setdefault("database_state_dir", state.folder)
-        settings.setdefault("limits_messages_per_second", 0)
-        settings.setdefault("board_page_size", PAGE_SIZE)
-        boards.append(Board(**settings))
-        return boards[-1]
-
-    yield start
-    stop_all(boards)
+    with starter(database_state_dir=state.folder, limits_messages_per_second=0, board_page_size=PAGE_SIZE) as start:
+        yield start
 
 
 def command(folder):
