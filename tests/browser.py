@@ -238,7 +238,9 @@ class Window:
     #  Acting
 
     def click(self, css):
-        self.one(css).click()
+        element = self.one(css)
+        self.js("arguments[0].scrollIntoView({block: 'nearest'})", element)  # one that looks out is missed
+        element.click()
 
     def follow(self, css):
         """Clicks what leads to another page, and waits for that."""
