@@ -222,12 +222,13 @@ s_check_form (const struct mg_request_info *info, const settings_t *settings)
     return info->content_length > settings->limits_max_message_bytes ? 413 : 0;
 }
 
-//  0 when the client's address may send a form now; else it has answered, with this status.
+//  0 when the client's address may send a form now, of whose body so many bytes will be read; else it
+//  has answered, with this status.
 
 static int
-s_admit (struct mg_connection *conn)
+s_admit (struct mg_connection *conn, int64_t bytes)
 {
-    int seconds = worker_admit_form (worker_of (conn));
+    int seconds = worker_admit_form (worker_of (conn), bytes);
     return seconds > 0 ? answer_too_many (conn, seconds) : 0;
 }
 
@@ -240,10 +241,14 @@ s_read_form (struct mg_connection *conn, int *status_p)
     const struct mg_request_info *info = mg_get_request_info (conn);
     const settings_t *settings = worker_settings (worker_of (conn));
     *status_p = s_check_form (info, settings);
-    if (*status_p == 0 && (*status_p = s_admit (conn)) != 0)
+    bool swallow = *status_p == 413 && info->content_length <=
+                                           LARGE_BODY_FACTOR * settings->limits_max_message_bytes;
+    int refused = *status_p == 0 || swallow ? s_admit (conn, info->content_length) : 0;
+    if (refused != 0) {
+        *status_p = refused;
         return NULL;
-    if (*status_p == 413 &&
-        info->content_length <= LARGE_BODY_FACTOR * settings->limits_max_message_bytes)
+    }
+    if (swallow)
         s_read_body (conn, NULL, (size_t) info->content_length);
     json_t *form = NULL;
     if (*status_p == 0) {
@@ -368,7 +373,7 @@ s_answer_delete (struct mg_connection *conn, const char *id)
     const struct mg_request_info *info = mg_get_request_info (conn);
     if (!request_origin_allowed (info, worker_settings (worker_of (conn))))
         return answer_error (conn, 403, NULL, NULL);
-    int status = s_admit (conn);
+    int status = s_admit (conn, 0);
     if (status != 0)
         return status;
     json_t *data = json_pack ("{s:s}", "id", id);

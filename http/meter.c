@@ -7,12 +7,15 @@
 #define NS_IN_S  INT64_C (1000000000)
 #define NS_IN_MS INT64_C (1000000)
 
+#define AMOUNT_MAX (INT64_C (1) << 32) //  Of which the nanoseconds still have room
+
 void
 meter_count (meter_t *self, int64_t amount, int64_t rate, int64_t now_ms)
 {
     if (rate <= 0)
         return;
-    assert (amount >= 0 && amount <= INT64_C (1) << 32);
+    assert (amount >= 0);
+    amount = amount < AMOUNT_MAX ? amount : AMOUNT_MAX;
     int64_t now_ns = now_ms * NS_IN_MS;
     int64_t cost_ns = amount * NS_IN_S / rate;
     int64_t paid_ns = atomic_load_explicit (&self->paid_ns, memory_order_relaxed);
@@ -94,6 +97,10 @@ meter_test (bool verbose)
         assert (taken <= (10 + METER_BURST_S) * rate);
     }
     assert (s_taken_in_10_s (65536, 100000, 10) <= 12 * 100000 + 65536);
+
+    meter_t much = {0};
+    meter_count (&much, INT64_MAX, INT64_C (1) << 32, 1000); //  Counts as the most, one second
+    assert (meter_idle (&much, 2000) && !meter_idle (&much, 1999));
 
     meter_t shared = {0}; //  Threads lose nothing to each other
     pthread_t threads[4];

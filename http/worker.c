@@ -209,12 +209,11 @@ worker_admit (worker_t *self)
 }
 
 int
-worker_admit_form (worker_t *self)
+worker_admit_form (worker_t *self, int64_t bytes)
 {
     const settings_t *settings = worker_settings (self);
     address_t address = request_address (self->request, settings);
-    int64_t size = self->request->content_length;
-    return doorman_take_form (self->pool->doorman, &address, settings, size > 0 ? size : 0);
+    return doorman_take_form (self->pool->doorman, &address, settings, bytes);
 }
 
 //  Two that come for the last place at once may both be refused; never are there too many.

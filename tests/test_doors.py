@@ -216,6 +216,21 @@ def test_forms_count_as_messages_of_an_address(proxied, database):
     wait_for(lambda: post(ANN).status == 303, "her rate to allow another")
 
 
+@pytest.mark.parametrize("length", [2**32, 2**32 + 1, 10**17])
+def test_a_body_that_is_only_announced_is_not_counted(proxied, length):
+    board = proxied()
+
+    def post(path, announced, body=""):
+        with Raw(board.address) as raw:
+            return raw.ask("POST", path, HOST, FORM, ("Content-Length", announced), from_address(ANN),
+                           body=body).status
+
+    assert post("/messages/1/delete", length) == 404  # it needs no body, and waits for none
+    assert post("/messages", length) == 413
+    body = "author=Ann&message=Hello"
+    assert post("/messages", len(body), body) == 303
+
+
 @pytest.mark.parametrize("limit", ["bytes_per_second", "bytes_per_address"])
 def test_bytes_are_counted_whatever_they_are(proxied, limit):
     rate = 100000
