@@ -816,6 +816,7 @@ s_start_drain (self_t *self)
 {
     while (zsock_events (self->published) & ZMQ_POLLIN)
         s_take_published (self);
+    s_flush_all (self); //  A close frame would take the place of what is owed
     self->drained_ms = self->now_ms + CLOSING_MS;
     for (connection_t *connection = (connection_t *) zhashx_first (self->table); connection;
          connection = (connection_t *) zhashx_next (self->table)) {

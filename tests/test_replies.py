@@ -1,11 +1,13 @@
 """The subprotocol breadboard.1: each request with a ref gets exactly one reply that carries it."""
 
+import contextlib
 import json
 import os
 import signal
 import uuid
 
 import pytest
+import websockets
 
 
 def speaker(board):
@@ -142,6 +144,24 @@ def test_an_error_is_replied_to_and_shown(board, action, data, code, field):
     assert set(frame["error"]) <= {"code", "message", "field"}
     assert frame["selector"] == "#notices" and 'role="alert"' in frame["html"]
     assert ann.frames() == []
+
+
+@pytest.mark.parametrize("turn", range(5))
+def test_what_is_stored_is_answered_before_the_server_goes(start, database, turn):
+    board = start(limits_messages_per_second=0)
+    ann = speaker(board)
+    for number in range(300):
+        ask(ann, str(number), "add message", author="Ann", text=f"message {number}")
+    board.signal(signal.SIGTERM)
+    answered = set()
+    with contextlib.suppress(websockets.ConnectionClosed):
+        while True:
+            frame = ann.frame()
+            if frame.get("status") == "ok":
+                answered.add(frame["id"])
+    assert ann.socket.close_code == 1001
+    assert board.wait() == 0
+    assert answered == {number for number, in database.sql("SELECT id FROM messages")}
 
 
 def test_a_ref_is_text_of_1_to_64_characters(board):
