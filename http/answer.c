@@ -83,9 +83,10 @@ s_head (const answer_t *answer, struct mg_connection *conn, bool keep)
         s_append (head, "Content-Type: %s\r\n", answer->type);
     if (answer->status != 304)
         s_append (head, "Content-Length: %zu\r\n", answer->size);
-    s_append (head, "Cache-Control: %s\r\n%s%sConnection: %s\r\n\r\n",
+    s_append (head, "Cache-Control: %s\r\n%s%sConnection: %s%s\r\n\r\n",
               answer->cache ? answer->cache : "no-cache", SECURITY_HEADERS,
-              answer->headers ? answer->headers : "", keep ? "keep-alive" : "close");
+              answer->headers ? answer->headers : "", answer->status == 426 ? "Upgrade, " : "",
+              keep ? "keep-alive" : "close");
     return head;
 }
 

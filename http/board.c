@@ -241,8 +241,8 @@ s_read_form (struct mg_connection *conn, int *status_p)
     const struct mg_request_info *info = mg_get_request_info (conn);
     const settings_t *settings = worker_settings (worker_of (conn));
     *status_p = s_check_form (info, settings);
-    bool swallow = *status_p == 413 && info->content_length <=
-                                           LARGE_BODY_FACTOR * settings->limits_max_message_bytes;
+    bool swallow = *status_p == 413 &&
+                   info->content_length <= LARGE_BODY_FACTOR * settings->limits_max_message_bytes;
     int refused = *status_p == 0 || swallow ? s_admit (conn, info->content_length) : 0;
     if (refused != 0) {
         *status_p = refused;

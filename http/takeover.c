@@ -143,20 +143,28 @@ takeover_steal (takeover_t *self, const struct mg_request_info *info)
     return ours;
 }
 
-//  civetweb parses in place: each name and value is a string in its buffer, the ends of lines
-//  overwritten with NUL, but for the CR of the empty line that ends the headers.
+//  civetweb parses in place: each name and value is a string in its buffer, and what stands between
+//  them is overwritten with NUL: both bytes of a CRLF, the colon, and blanks before that. It takes a
+//  bare LF for the end of a line, and so may see the end of the headers where others see more of
+//  them; and it drops blanks where RFC 9112 (2.2, 5.1) has us refuse them.
 
 int64_t
 takeover_header_size (const struct mg_request_info *info)
 {
     assert (info->num_headers > 0 && info->num_headers < MG_MAX_HEADERS);
+    const char *version = info->http_version;
+    if (info->http_headers[0].name != version + strlen (version) + strlen ("\r\n"))
+        return -1; //  The request's line ends with LF, or there are blanks behind it
+    for (int index = 0; index < info->num_headers; index++) {
+        const char *name = info->http_headers[index].name;
+        const char *colon = name + strlen (name);
+        if (info->http_headers[index].value > colon + 1 && colon[1] == '\0')
+            return -1; //  It was a blank
+    }
     const char *last = info->http_headers[info->num_headers - 1].value;
-    const char *end = last + strlen (last) + 1;
-    if (*end == '\0')
-        end++; //  The line ended with CRLF, not with LF alone
-    if (*end == '\r')
-        end++;
-    return *end == '\0' || *end == '\n' ? end + 1 - info->request_method : -1;
+    const char *end = last + strlen (last);
+    bool whole = end[1] == '\0' && end[2] == '\r' && (end[3] == '\0' || end[3] == '\n');
+    return whole ? end + strlen ("\r\n\r\n") - info->request_method : -1;
 }
 
 int64_t

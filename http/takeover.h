@@ -30,7 +30,7 @@ int64_t takeover_taken (int descriptor, int64_t *received_p);
 
 //  The bytes of the request's line and headers, counted in civetweb's buffer. Only for a request of
 //  fewer headers than MG_MAX_HEADERS. Returns -1 when civetweb stopped at a line that is no header,
-//  so that it has not seen the lines behind it.
+//  so that it has not seen the lines behind it, or read anything else as others may not.
 int64_t takeover_header_size (const struct mg_request_info *info);
 
 //  How many bytes came in on the socket, were read by civetweb and do not belong to the first

@@ -129,6 +129,7 @@ def test_what_is_no_handshake(board, wrong, headers):
         if wrong == 426:
             assert answer["Sec-WebSocket-Version"] == "13"
             assert answer["Upgrade"] == "websocket"
+            assert answer["Connection"] in ("Upgrade, close", "Upgrade, keep-alive")
 
 
 @pytest.mark.parametrize("options, statuses", [

@@ -736,13 +736,29 @@ def test_what_is_no_request_is_refused_with_the_same_headers(board):
 def test_no_header_hides_behind_a_broken_line(board, database):
     """A line that is no header must not keep those after it, such as Origin, from being read."""
     body = fields()
-    for line in " folded", ": no name", "no colon", "\tx: y":
+    for line in " folded", ": no name", "no colon", "\tx: y", "X: y\n", "X: y\n\r", "\n", "X : y":
         with Raw(board.address) as raw:
             raw.send(f"POST /messages HTTP/1.1\r\nHost: localhost\r\n{': '.join(FORM)}\r\n"
                      f"Content-Length: {len(body)}\r\nX: y\r\n{line}\r\n"
                      f"Origin: http://evil.example\r\nConnection: close\r\n\r\n{body}")
             assert raw.answer().status in (400, 403), line
     assert stored(database) == []
+
+
+def test_a_head_that_others_may_read_otherwise_is_refused(board):
+    """Bare LF and blanks: the same answer each time, also to a connection that was used before."""
+    for head in ("GET / HTTP/1.1\nHost: localhost\n\n", "GET / HTTP/1.1\r\nHost: localhost\n\r\n",
+                 "GET / HTTP/1.1\nHost: localhost\r\n\r\n", "GET / HTTP/1.1\r\n Host: localhost\r\n\r\n",
+                 "GET / HTTP/1.1\r\n\r\n\r\nHost: localhost\r\n\r\n", "GET / HTTP/1.1\r\nHost : localhost\r\n\r\n",
+                 "GET / HTTP/1.1\r\nHost\t: localhost\r\n\r\n"):
+        for _ in range(5):
+            with Raw(board.address) as raw:
+                assert raw.ask("GET", "/healthz", HOST).status == 200
+                raw.send(head)
+                assert raw.answer().status == 400, head
+    with Raw(board.address) as raw:
+        raw.send("GET /healthz HTTP/1.1\r\nHost:localhost\r\nEmpty:\r\nBlank: \r\n\r\n")
+        assert raw.answer().status == 200
 
 
 def test_requests_one_behind_the_other(board):
