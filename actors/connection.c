@@ -75,6 +75,15 @@ connection_queue (connection_t *self, parcel_t **frame_p)
     return 0;
 }
 
+void
+connection_keep (connection_t *self)
+{
+    if (self->sending)
+        parcel_keep (self->sending);
+    for (parcel_t *parcel = self->first; parcel; parcel = parcel->next)
+        parcel_keep (parcel);
+}
+
 bool
 connection_behind (const connection_t *self)
 {

@@ -72,6 +72,9 @@ void connection_forget (connection_t *self);
 //  page, with all that was queued before it. Returns how many bytes the kernel took.
 size_t connection_flush (connection_t *self, parcel_t *page);
 
+//  The client does not read: what is owed to it keeps no more alive than itself from now on.
+void connection_keep (connection_t *self);
+
 //  Whether something is owed.
 bool connection_behind (const connection_t *self);
 

@@ -217,6 +217,8 @@ s_flush (self_t *self, connection_t *connection)
     self->frames += sent > 0;
     if (!connection->stale)
         connection->seen = audience->version;
+    if (connection_behind (connection))
+        connection_keep (connection);
     if (connection->closing_ms && !connection->shut && !connection_behind (connection)) {
         connection->shut = true;
         shutdown (connection->descriptor, SHUT_WR);
@@ -271,6 +273,8 @@ s_owe (self_t *self, connection_t *connection, parcel_t *parcel)
 {
     if (connection->queued == CONNECTION_QUEUE && !(connection->events & EPOLLOUT))
         s_flush (self, connection);
+    if (connection->events & EPOLLOUT)
+        parcel_keep (parcel); //  It may wait for long
     if (connection->closing_ms)
         parcel_destroy (&parcel);
     else if (connection_queue (connection, &parcel) != 0)

@@ -24,6 +24,16 @@ parcel_new_part (parcel_t *whole, const byte *data, size_t size)
     return self;
 }
 
+void
+parcel_keep (parcel_t *self)
+{
+    if (self->whole) {
+        self->frame = zframe_new (self->data, self->size);
+        self->data = zframe_data (self->frame);
+        parcel_destroy (&self->whole);
+    }
+}
+
 parcel_t *
 parcel_ref (parcel_t *self)
 {
@@ -64,7 +74,14 @@ parcel_test (bool verbose)
     assert (!self && memcmp (other->data, "bread", 5) == 0); //  Lives as long as anybody holds it
 
     parcel_t *part = parcel_new_part (other, other->data + 5, 5);
+    assert (other->references == 2);
+    parcel_keep (other);
+    parcel_t *kept = parcel_new_part (other, other->data, 5);
+    parcel_keep (kept);
+    parcel_keep (kept);
+    assert (other->references == 2 && kept->size == 5 && memcmp (kept->data, "bread", 5) == 0);
     parcel_destroy (&other);
+    parcel_destroy (&kept);
     assert (part->size == 5 && memcmp (part->data, "board", 5) == 0);
     parcel_destroy (&part);
     parcel_destroy (&part);

@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from asker import Asker
 from board import BINARY, Database, Fresh, paused, wait_for
 from raw import PING, PONG, websocket
 
@@ -104,6 +105,29 @@ def test_a_slow_reader_costs_little_and_ends_on_the_newest_page(board, sleepers)
         assert frames < WRITES  # It was spared most of them
         raw.send_frame(opcode=PING)
         assert raw.frame() == (PONG, b"")  # And nothing older comes behind
+
+
+def test_who_does_not_read_keeps_nothing_of_what_others_get(own_server, start):
+    own = Fresh(own_server)
+    board = start(database_url=own.url, limits_messages_per_second=0, board_page_size=50)
+    own.sql("INSERT INTO messages (author, text, created_at)"
+            " SELECT 'Ann', repeat('\"', 200), now() FROM generate_series(1, 50)")
+    wait_for(lambda: board.get("/").text.count("<article") == 50, "the messages")
+    askers = [Asker(board) for _ in range(20)]
+    absent = json.dumps({"action": "open edit page", "data": {"id": 0}})
+    with websocket(board.address) as deaf:
+        for _ in range(40):  # more than the kernel holds
+            deaf.send_frame(json.dumps({"action": "list messages", "data": {"page": 1}}))
+        askers[0].ask("list messages", page=1)
+        before = resident(board)
+        for _ in range(20):
+            with paused(own_server):  # so that its answers come together with theirs
+                deaf.send_frame(absent)
+                asked = [(asker, asker.send("list messages", page=1)) for asker in 5 * askers]
+                deaf.send_frame(absent)
+            for asker, ref in asked:
+                assert len(asker.reply(ref)["html"]) > 10000
+        assert resident(board) - before < 10 * 1024 * shadow()
 
 
 #  ---------------------------------------------------------------- Dead peers
