@@ -15,7 +15,8 @@
 #define ATTEMPTS_MAX  5
 #define NEAR_PAGES    20
 #define NEAR_MESSAGES 1000
-#define PAGES_MAX     4096 //  Kept though nobody looks at them
+#define PAGES_MAX     4096               //  Kept though nobody looks at them
+#define BYTES_MAX     (64 * 1024 * 1024) //  The same
 
 const postgres_statement_t pages_statements[] = {
     {"count", "SELECT count(*) FROM messages"},
@@ -39,6 +40,7 @@ struct pages {
     int64_t more;         //  Messages than the surveyor knows of
     int64_t counted; //  Messages, by PostgreSQL, in this version of the board; -1: it was not asked
     int64_t page_size; //  As of the last read
+    size_t bytes;      //  Of all pages in the table
     uint64_t version;  //  Of the board
     numbers_t wanted;  //  As they were asked for
     numbers_t asked;   //  Of PostgreSQL; descending, each once
@@ -293,6 +295,25 @@ pages_grow (pages_t *self, int64_t page_size)
     return true;
 }
 
+//  A page is there twice, as HTML and in a frame.
+
+static size_t
+s_bytes (const page_t *page)
+{
+    return 2 * zframe_size (page->frame);
+}
+
+//  Takes a page out of the table, if it is there.
+
+static void
+s_drop (pages_t *self, const page_t *page)
+{
+    if (page) {
+        self->bytes -= s_bytes (page);
+        zhashx_delete (self->table, &page->number);
+    }
+}
+
 //  Puts a page that was read in the place of an older one.
 
 static void
@@ -302,8 +323,9 @@ s_keep (pages_t *self, page_t *page)
     page->version = self->version;
     page->shown_etag = old ? old->shown_etag : 0;
     page->shown_pages = old ? old->shown_pages : 0;
-    zhashx_delete (self->table, &page->number);
+    s_drop (self, old);
     zhashx_insert (self->table, &page->number, page);
+    self->bytes += s_bytes (page);
     s_numbers_add (&self->read, page->number);
 }
 
@@ -453,7 +475,7 @@ pages_error (const pages_t *self)
 void
 pages_bound (pages_t *self, viewers_t *viewers)
 {
-    if (zhashx_size (self->table) < PAGES_MAX)
+    if (zhashx_size (self->table) < PAGES_MAX && self->bytes < BYTES_MAX)
         return;
     zlistx_t *unwanted = zlistx_new (); //  A table must not change while it is walked
     page_t *page = (page_t *) zhashx_first (self->table);
@@ -461,7 +483,7 @@ pages_bound (pages_t *self, viewers_t *viewers)
         if (!viewers_any (viewers, page->number))
             zlistx_add_end (unwanted, page);
     while ((page = (page_t *) zlistx_detach (unwanted, NULL)))
-        zhashx_delete (self->table, &page->number);
+        s_drop (self, page);
     zlistx_destroy (&unwanted);
 }
 
@@ -680,6 +702,14 @@ pages_test (bool verbose)
     s_test_growth (self, site);
     s_test_empty (self, site);
     pages_bound (self, viewers); //  There are few: nothing happens
+    assert (pages_last_known (self, 1));
+    size_t before = zhashx_size (self->table);
+    assert (self->bytes > 0);
+    self->bytes += BYTES_MAX; //  As if they were large
+    pages_bound (self, viewers);
+    assert (before > 1 && zhashx_size (self->table) == 1 && pages_last_known (self, 1));
+    self->bytes -= BYTES_MAX;
+    assert (self->bytes == s_bytes (pages_last_known (self, 1)));
     pages_destroy (&self);
     pages_destroy (&self);
     surveyor_destroy (&surveyor);

@@ -1,5 +1,7 @@
 //  Everything is read once, at start, into a table by name. So a request can name nothing else, a
 //  file that changes under us is never served in part, and its hash is known before anyone asks.
+//  The table is a sorted array in the end: a lookup in a zhashx moves a cursor, and may even move
+//  items, so threads could not share one.
 
 #include "http/assets.h"
 
@@ -15,13 +17,16 @@
 //  An asset and what it owns
 typedef struct {
     asset_t asset;
-    zchunk_t *data; //  Owned; NULL where the bytes are in the binary
-    zchunk_t *gzip; //  The same
+    const char *name; //  Borrowed from the table; NULL until that is complete
+    zchunk_t *data;   //  Owned; NULL where the bytes are in the binary
+    zchunk_t *gzip;   //  The same
     char etag[ETAG_SIZE + 1];
 } entry_t;
 
 struct assets {
-    zhashx_t *entries; //  Name to entry_t, which it owns
+    zhashx_t *entries;      //  Name to entry_t, which it owns
+    const entry_t **sorted; //  By name; owned
+    size_t size;
 };
 
 static void
@@ -127,6 +132,25 @@ s_is_asset_name (const char *name)
                size;
 }
 
+static int
+s_compare (const void *left, const void *right)
+{
+    return strcmp ((*(const entry_t *const *) left)->name, (*(const entry_t *const *) right)->name);
+}
+
+static void
+s_sort (assets_t *self)
+{
+    self->sorted = (const entry_t **) zmalloc ((zhashx_size (self->entries) + 1) *
+                                               sizeof (const entry_t *));
+    entry_t *entry = (entry_t *) zhashx_first (self->entries);
+    for (; entry; entry = (entry_t *) zhashx_next (self->entries)) {
+        entry->name = (const char *) zhashx_cursor (self->entries);
+        self->sorted[self->size++] = entry;
+    }
+    qsort (self->sorted, self->size, sizeof (const entry_t *), s_compare);
+}
+
 assets_t *
 assets_new (const char *folder, char **error_p)
 {
@@ -137,6 +161,8 @@ assets_new (const char *folder, char **error_p)
     if (*folder &&
         folder_read (folder, "http.static", s_is_asset_name, s_add_file, self, error_p) != 0)
         assets_destroy (&self);
+    else
+        s_sort (self);
     return self;
 }
 
@@ -146,6 +172,7 @@ assets_destroy (assets_t **self_p)
     assert (self_p);
     if (*self_p) {
         zhashx_destroy (&(*self_p)->entries);
+        freen ((*self_p)->sorted);
         freen (*self_p);
     }
 }
@@ -153,8 +180,10 @@ assets_destroy (assets_t **self_p)
 const asset_t *
 assets_find (const assets_t *self, const char *name)
 {
-    entry_t *entry = (entry_t *) zhashx_lookup (self->entries, name);
-    return entry ? &entry->asset : NULL;
+    const entry_t *wanted = &(entry_t){.name = name};
+    const entry_t **found = (const entry_t **) bsearch (&wanted, self->sorted, self->size,
+                                                        sizeof (const entry_t *), s_compare);
+    return found ? &(*found)->asset : NULL;
 }
 
 char *
