@@ -25,7 +25,8 @@ parcel_t *parcel_new (zframe_t **frame_p);
 //  A part of another parcel, which lives as long as its parts. Returns the first reference.
 parcel_t *parcel_new_part (parcel_t *whole, const byte *data, size_t size);
 
-//  Gives a part bytes of its own, so that it no longer keeps the rest alive. Nothing happens to others.
+//  Gives a part bytes of its own, so that it no longer keeps the rest alive. Nothing happens to
+//  others.
 void parcel_keep (parcel_t *self);
 
 //  One more reference; each ends with parcel_destroy ().

@@ -222,8 +222,8 @@ s_check_form (const struct mg_request_info *info, const settings_t *settings)
     return info->content_length > settings->limits_max_message_bytes ? 413 : 0;
 }
 
-//  0 when the client's address may send a form now, of whose body so many bytes will be read; else it
-//  has answered, with this status.
+//  0 when the client's address may send a form now, of whose body so many bytes will be read; else
+//  it has answered, with this status.
 
 static int
 s_admit (struct mg_connection *conn, int64_t bytes)

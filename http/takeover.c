@@ -144,8 +144,8 @@ takeover_steal (takeover_t *self, const struct mg_request_info *info)
 }
 
 //  civetweb parses in place: each name and value is a string in its buffer, and what stands between
-//  them is overwritten with NUL: both bytes of a CRLF, the colon, and blanks before that. It takes a
-//  bare LF for the end of a line, and so may see the end of the headers where others see more of
+//  them is overwritten with NUL: both bytes of a CRLF, the colon, and blanks before that. It takes
+//  a bare LF for the end of a line, and so may see the end of the headers where others see more of
 //  them; and it drops blanks where RFC 9112 (2.2, 5.1) has us refuse them.
 
 int64_t

@@ -87,9 +87,9 @@ void worker_end_body (worker_t *self, bool whole);
 //  Whether the body was read to its end.
 bool worker_has_body (const worker_t *self);
 
-//  Asks the doorman for one more WebSocket of the request's client, or for its form, of whose body so
-//  many bytes will be read. Returns 0, or after how many seconds the client may ask again. Until worker_hand_over () has passed a
-//  WebSocket on, the request's end counts it out again.
+//  Asks the doorman for one more WebSocket of the request's client, or for its form, of whose body
+//  so many bytes will be read. Returns 0, or after how many seconds the client may ask again. Until
+//  worker_hand_over () has passed a WebSocket on, the request's end counts it out again.
 int worker_admit (worker_t *self);
 int worker_admit_form (worker_t *self, int64_t bytes);
 
