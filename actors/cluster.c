@@ -223,7 +223,7 @@ static char *
 s_no_programs (const cluster_t *self, int major)
 {
     if (major == 0)
-        return strdup ("no PostgreSQL server, version 13 or newer, is in $PATH or "
+        return strdup ("no PostgreSQL server, version 14 or newer, is in $PATH or "
                        "/usr/lib/postgresql: install the package postgresql, or set database.url "
                        "to a server that you have");
     return zsys_sprintf ("%s was made by PostgreSQL %d, whose server is not installed: install the "

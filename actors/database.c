@@ -924,8 +924,6 @@ s_finish_read (self_t *self)
 static void
 s_retry_batch (self_t *self)
 {
-    if (batch_locked_id (self->batch) > 0)
-        s_lock_out (self, batch_locked_id (self->batch));
     pages_break (self->pages);
     self->stale = true;
     s_send_again (self);
@@ -960,6 +958,8 @@ s_take_batch_result (self_t *self, PGresult *result)
     bool read = batch_expects_read (self->batch) ||
                 (self->grows && PQresultStatus (result) == PGRES_TUPLES_OK);
     self->state = batch_take (self->batch, result);
+    if (self->state != BATCH_UNDERWAY && batch_locked_id (self->batch) > 0)
+        s_lock_out (self, batch_locked_id (self->batch));
     if (read) {
         s_expect (self);
         pages_take (self->pages, self->site, result);
@@ -1198,7 +1198,8 @@ s_handle_pipe (zloop_t *loop, zsock_t *reader, void *arg)
     if (streq (command, "SITE")) {
         site_destroy (&self->site);
         self->site = (site_t *) site;
-        self->stale = true; //  Templates and page size may be others
+        self->stale = true;             //  Templates and page size may be others
+        surveyor_lose (self->surveyor); //  So may be all messages: a backup restored
         s_start_round (self);
     }
     else if (streq (command, "DRAIN")) {

@@ -297,6 +297,16 @@ s_is_of_libpq (const PGresult *result)
            !PQresultErrorField (result, PG_DIAG_SQLSTATE);
 }
 
+//  A prepared statement is of no use any more, because somebody has changed a column's type; only a
+//  new connection prepares it anew.
+
+static bool
+s_is_outdated (const PGresult *result)
+{
+    const char *sqlstate = PQresultErrorField (result, PG_DIAG_SQLSTATE);
+    return sqlstate && streq (sqlstate, "0A000");
+}
+
 //  Takes what has come, until nothing is left or the connection is gone (a handler may end it).
 
 static void
@@ -311,7 +321,7 @@ s_take_results (postgres_t *self)
         gap = !result;
         if (result && PQresultStatus (result) == PGRES_PIPELINE_SYNC)
             self->awaited--;
-        if (result && s_is_of_libpq (result)) {
+        if (result && (s_is_of_libpq (result) || (self->state == UP && s_is_outdated (result)))) {
             s_fail (self, PQresultErrorMessage (result));
             PQclear (result);
         }

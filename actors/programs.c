@@ -13,7 +13,7 @@
 #include <unistd.h>
 
 #define SERVER_USER "postgres" //  Whom root's server runs as
-#define MAJOR_LEAST 13         //  The oldest release for a new cluster
+#define MAJOR_LEAST 14         //  The oldest release for a new cluster
 
 //  Where distributions keep the programs out of $PATH: Debian's, and PostgreSQL's own RPMs
 #define HOMES "{/usr/lib/postgresql/*,/usr/pgsql-*}/bin"

@@ -93,6 +93,9 @@ def test_a_board_is_backed_up_and_restored_while_it_runs(place, folder):
         assert rows(where) == before
         ann.send("list messages", page=1)
         wait_for(lambda: "too late<" not in board.get("/").text, "the page to show what was restored")
+        ((count,),) = rows(where, "SELECT count(*) FROM messages")
+        pages = f'data-pages="{-(-count // 5)}"'
+        wait_for(lambda: pages in board.get("/").text, "the number of pages")
         assert add("with a key", key=KEY) == ids[-1]  # stored once, then as now
         assert add("afterwards") > max(ids)
         for number, text in (ids[0], "kept 0"), (ids[1], "kept 1"):

@@ -276,6 +276,31 @@ def test_a_locked_row_stops_nobody_else(start, fresh):
     writers.check(fresh.texts())
 
 
+def test_who_tries_a_locked_message_again_waits_for_nothing(start, fresh):
+    board = start(database_lock_timeout_ms=4000, database_statement_timeout_ms=60000)
+    ann = board.client()
+    number = add(ann, "locked")
+    with contextlib.closing(fresh.connect()) as other:
+        other.autocommit = False
+        other.cursor().execute("SELECT * FROM messages WHERE id = %s FOR UPDATE", (number,))
+        ann.send("update message", id=number, author="Ann", text="in vain")
+        wait_for_notice(ann, "busy")
+        began = time.monotonic()
+        ann.send("update message", id=number, author="Ann", text="in vain again")
+        wait_for_notice(ann, "busy")
+        assert time.monotonic() - began < 2  # not another 4 s, in which nobody could write
+
+
+def test_the_type_of_ids_may_change_while_the_board_runs(start, fresh):
+    board = start()
+    ann = board.client()
+    add(ann, "before")
+    fresh.sql("ALTER TABLE messages ALTER id TYPE integer")
+    add(ann, "after")
+    wait_for(lambda: "after<" in board.get("/").text, "page 1")
+    assert sorted(fresh.texts()) == ["after", "before"]
+
+
 def test_commands_that_the_database_refuses_cost_no_other_its_turn(start, fresh):
     """Batches are sent ahead of the end of the one before; when that one fails, they are not to overtake it."""
     board = start(limits_messages_per_second=0)

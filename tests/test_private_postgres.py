@@ -140,7 +140,7 @@ def test_a_cluster_is_made_and_its_server_stopped(made):
     assert not os.path.exists(made.path("cluster", "postmaster.pid"))
     assert not os.path.exists(made.path("cluster.new"))
     with open(made.path("cluster", "PG_VERSION"), encoding="ascii") as version:
-        assert int(version.read()) >= 13
+        assert int(version.read()) >= 14
 
 
 def test_only_its_owner_can_look_inside(start, state):
