@@ -298,13 +298,15 @@ s_is_of_libpq (const PGresult *result)
 }
 
 //  A prepared statement is of no use any more, because somebody has changed a column's type; only a
-//  new connection prepares it anew.
+//  new connection prepares it anew. The SQLSTATE alone may be a trigger's, which fails one command.
 
 static bool
 s_is_outdated (const PGresult *result)
 {
     const char *sqlstate = PQresultErrorField (result, PG_DIAG_SQLSTATE);
-    return sqlstate && streq (sqlstate, "0A000");
+    const char *function = PQresultErrorField (result, PG_DIAG_SOURCE_FUNCTION);
+    return sqlstate && streq (sqlstate, "0A000") && function &&
+           streq (function, "RevalidateCachedQuery");
 }
 
 //  Takes what has come, until nothing is left or the connection is gone (a handler may end it).

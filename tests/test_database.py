@@ -301,6 +301,21 @@ def test_the_type_of_ids_may_change_while_the_board_runs(start, fresh):
     assert sorted(fresh.texts()) == ["after", "before"]
 
 
+def test_a_trigger_that_supports_nothing_costs_only_its_command(start, fresh):
+    board = start()
+    ann = board.client()
+    add(ann, "before")
+    fresh.sql("CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
+              " $$ BEGIN RAISE feature_not_supported; END $$")
+    fresh.sql("CREATE TRIGGER refuse BEFORE INSERT ON messages FOR EACH ROW WHEN (NEW.text = 'refused')"
+              " EXECUTE FUNCTION refuse()")
+    ann.send("add message", author="Ann", text="refused")
+    wait_for_notice(ann, "unavailable")
+    add(ann, "after")
+    assert sorted(fresh.texts()) == ["after", "before"]
+    assert "connected again" not in board.logged()
+
+
 def test_commands_that_the_database_refuses_cost_no_other_its_turn(start, fresh):
     """Batches are sent ahead of the end of the one before; when that one fails, they are not to overtake it."""
     board = start(limits_messages_per_second=0)
