@@ -15,6 +15,7 @@
 //  Static functions that can fail return NULL, or the sentence for the user, caller's to free.
 
 #include "actors/cluster.h"
+#include "config/folder.h"
 #include "config/log.h"
 
 #include <fcntl.h>
@@ -551,10 +552,7 @@ cluster_test (bool verbose)
     else
         log_setup (LOG_LEVEL_ERROR, false);
     umask (022);
-    char parent[] = "/tmp/cluster_test_XXXXXX";
-    char *made = mkdtemp (parent);
-    assert (made);
-    chmod (parent, 0711); //  For root's server too
+    char *parent = folder_test_new (); //  For root's server too
     int rc = chdir (parent);
     assert (rc == 0);
     char *error = NULL;
@@ -571,5 +569,6 @@ cluster_test (bool verbose)
     zdir_remove (folder, true);
     zdir_destroy (&folder);
     assert (access (parent, F_OK) != 0);
+    zstr_free (&parent);
     printf ("OK\n");
 }

@@ -10,6 +10,7 @@
 
 #include "actors/private_postgres.h"
 #include "actors/cluster.h"
+#include "config/folder.h"
 #include "config/log.h"
 #include "config/signals.h"
 
@@ -528,10 +529,7 @@ private_postgres_test (bool verbose)
         printf ("\n");
     else
         log_setup (LOG_LEVEL_ERROR, false);
-    char parent[] = "/tmp/private_postgres_test_XXXXXX";
-    char *made = mkdtemp (parent);
-    assert (made);
-    chmod (parent, 0711); //  For root's server too
+    char *parent = folder_test_new (); //  For root's server too
     //  Whatever a path may hold
     char *state_dir = zsys_sprintf ("%s/b\\o'a\"r d", parent);
 
@@ -551,5 +549,6 @@ private_postgres_test (bool verbose)
     zdir_remove (folder, true);
     zdir_destroy (&folder);
     assert (access (parent, F_OK) != 0);
+    zstr_free (&parent);
     printf ("OK\n");
 }

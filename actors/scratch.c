@@ -1,13 +1,12 @@
 #include "actors/scratch.h"
 #include "actors/private_postgres.h"
 #include "actors/schema.h"
-
-#include <sys/stat.h>
+#include "config/folder.h"
 
 const postgres_limits_t scratch_limits = {5000, 10000, 300};
 
 struct scratch {
-    char folder[32];
+    char *folder;                 //  Owned
     private_postgres_t *postgres; //  Owned
 };
 
@@ -15,10 +14,7 @@ scratch_t *
 scratch_new (void)
 {
     scratch_t *self = (scratch_t *) zmalloc (sizeof (scratch_t));
-    snprintf (self->folder, sizeof (self->folder), "/tmp/breadboard-XXXXXX");
-    char *folder = mkdtemp (self->folder);
-    assert (folder);
-    chmod (folder, 0711); //  For root the server is another user's
+    self->folder = folder_test_new (); //  For root the server is another user's
     char *error = NULL;
     self->postgres = private_postgres_new (self->folder, &error);
     if (!self->postgres)
@@ -51,6 +47,7 @@ scratch_destroy (scratch_t **self_p)
         zdir_t *folder = zdir_new (self->folder, NULL);
         zdir_remove (folder, true);
         zdir_destroy (&folder);
+        zstr_free (&self->folder);
         freen (*self_p);
     }
 }

@@ -54,7 +54,7 @@ uint64_t surveyor_heard (const surveyor_t *self);
 void surveyor_check (surveyor_t *self, int64_t rank, const page_index_key_t *keys, size_t size,
                      bool last);
 
-//  The connection is a new one: announcements may have been missed.
+//  The connection is a new one, or so may be the whole table: announcements may have been missed.
 void surveyor_lose (surveyor_t *self);
 
 //  Whether there is something to do.

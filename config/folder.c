@@ -37,6 +37,16 @@ folder_read (const char *path, const char *setting, folder_filter_fn *filter,
 //  ------------------------------------------------------------------------
 //  Self test
 
+char *
+folder_test_new (void)
+{
+    char *path = strdup (P_tmpdir "/breadboard-XXXXXX");
+    char *made = path ? mkdtemp (path) : NULL;
+    assert (made);
+    chmod (path, 0711);
+    return path;
+}
+
 void
 folder_test_write (const char *folder, const char *name, const char *text)
 {
@@ -72,9 +82,7 @@ folder_test (bool verbose)
     printf (" * folder: ");
     if (verbose)
         printf ("\n");
-    char path[] = "/tmp/breadboard-XXXXXX";
-    char *made = mkdtemp (path);
-    assert (made);
+    char *path = folder_test_new ();
     folder_test_write (path, "a.txt", "bread");
     folder_test_write (path, "b.txt", "not wanted");
     size_t size = 0;
@@ -93,5 +101,6 @@ folder_test (bool verbose)
     rc = folder_read (path, "http.static", s_test_filter, s_test_reader, &size, &error);
     assert (rc == -1 && strstr (error, "http.static: folder /tmp/") == error);
     zstr_free (&error);
+    zstr_free (&path);
     printf ("OK\n");
 }

@@ -21,6 +21,10 @@ typedef int (folder_reader_fn) (void *arg, const char *name, const char *path, z
 int folder_read (const char *path, const char *setting, folder_filter_fn *filter,
                  folder_reader_fn *reader, void *arg, char **error_p);
 
+//  For tests: makes an empty folder in which any user may have one. Returns its path, caller's to
+//  free; the folder is the caller's to remove.
+char *folder_test_new (void);
+
 //  For tests: writes the text to a file of the folder.
 void folder_test_write (const char *folder, const char *name, const char *text);
 

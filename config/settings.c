@@ -10,6 +10,7 @@
 //  wrote can be read again; no error and no print shows a password.
 
 #include "config/settings.h"
+#include "config/folder.h"
 #include "http/address.h"
 #include "http/utf8.h"
 
@@ -1237,9 +1238,8 @@ settings_test (bool verbose)
 {
     printf (" * settings: ");
     zchunk_t *sample = zchunk_slurp ("config/breadboard.ini", 0); //  When run where the sources are
-    char folder[] = "/tmp/settings_test_XXXXXX";
-    char *made = mkdtemp (folder);
-    int rc = made ? chdir (made) : -1;
+    char *folder = folder_test_new ();
+    int rc = chdir (folder);
     assert (rc == 0);
     s_test_defaults ();
     s_test_file ();
@@ -1255,5 +1255,6 @@ settings_test (bool verbose)
     zchunk_destroy (&sample);
     unlink ("breadboard.ini");
     rmdir (folder);
+    zstr_free (&folder);
     printf ("OK\n");
 }

@@ -158,9 +158,7 @@ site_test (bool verbose)
     printf (" * site: ");
     if (verbose)
         printf ("\n");
-    char template[] = "/tmp/breadboard-site-XXXXXX";
-    const char *folder = mkdtemp (template);
-    assert (folder);
+    char *folder = folder_test_new ();
     folder_test_write (folder, "own.html", "Hello {{name}}");
     folder_test_write (folder, "notes.txt", "{{#broken");
 
@@ -195,5 +193,6 @@ site_test (bool verbose)
     zdir_destroy (&rest);
     s_test_refusal ("http.templates", folder, "http.templates");
     s_test_refusal ("http.static", folder, "http.static");
+    zstr_free (&folder);
     printf ("OK\n");
 }

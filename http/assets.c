@@ -200,16 +200,14 @@ assets_url (const assets_t *self, const char *name)
 static char *
 s_test_folder (void)
 {
-    char template[] = "/tmp/breadboard-assets-XXXXXX";
-    char *folder = mkdtemp (template);
-    assert (folder);
+    char *folder = folder_test_new ();
     folder_test_write (folder, "page.css", "body {}");
     folder_test_write (folder, "page.css.gz", "gzipped");
     folder_test_write (folder, "empty.bin", "");
     folder_test_write (folder, ".hidden", "secret");
     zsys_dir_create ("%s/deep", folder);
     folder_test_write (folder, "deep/file.js", "deep");
-    return strdup (folder);
+    return folder;
 }
 
 //  Removes the folder; zdir_remove () would leave what is hidden, and what is deep.

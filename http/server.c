@@ -588,9 +588,7 @@ s_test_database (zsock_t *pipe, void *args)
 static char *
 s_test_folder (void)
 {
-    char template[] = "/tmp/breadboard-server-XXXXXX";
-    char *folder = strdup (mkdtemp (template));
-    assert (folder);
+    char *folder = folder_test_new ();
     folder_test_write (folder, "index.html",
                        "{{title}}|{{host}}|{{scheme}}|{{page}}|{{{list}}}|{{#error}}{{error}}{{/"
                        "error}}|{{author}}|{{text}}|"

@@ -12,6 +12,7 @@ class Asker:
     def __init__(self, board):
         self.client = board.client(subprotocols=["breadboard.1"])
         self.refs = 0
+        self.list = None  # the newest that came
 
     def send(self, action, **data):
         self.refs += 1
@@ -22,6 +23,8 @@ class Asker:
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
             frame = self.client.frame()
+            if frame.get("selector") == "#messages__list":
+                self.list = frame
             if frame.get("ref") == ref:
                 return frame
         raise AssertionError(f"no reply to {ref}")

@@ -747,7 +747,7 @@ def test_no_header_hides_behind_a_broken_line(board, database):
 
 def test_a_head_that_others_may_read_otherwise_is_refused(board):
     """Bare LF and blanks: the same answer each time, also to a connection that was used before."""
-    for head in ("GET / HTTP/1.1\nHost: localhost\n\n", "GET / HTTP/1.1\r\nHost: localhost\n\r\n",
+    for head in ("GET / HTTP/1.1\nHost: localhost\n\n", "GET / HTTP/1.1\r\nHost: localhost\n\r\nX: y\r\n\r\n",
                  "GET / HTTP/1.1\nHost: localhost\r\n\r\n", "GET / HTTP/1.1\r\n Host: localhost\r\n\r\n",
                  "GET / HTTP/1.1\r\n\r\n\r\nHost: localhost\r\n\r\n", "GET / HTTP/1.1\r\nHost : localhost\r\n\r\n",
                  "GET / HTTP/1.1\r\nHost\t: localhost\r\n\r\n"):
