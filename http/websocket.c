@@ -156,10 +156,14 @@ s_welcome (worker_t *worker, int descriptor, const struct mg_request_info *info)
     int64_t page;
     uint64_t etag;
     s_read_opening (info, &page, &etag);
-    if (s_prepare (descriptor) != 0 || s_send_accepted (descriptor, info, subprotocol) != 0)
+    if (s_prepare (descriptor) != 0 || s_send_accepted (descriptor, info, subprotocol) != 0) {
+        worker_dismiss (worker);
         close (descriptor);
-    else if (takeover_unread (descriptor, worker_consumed (worker)) != 0)
+    }
+    else if (takeover_unread (descriptor, worker_consumed (worker)) != 0) {
+        worker_dismiss (worker);
         s_refuse (descriptor, 1002);
+    }
     else if (worker_hand_over (worker, descriptor, subprotocol, page, etag) != 0)
         log_warning ("websocket: a connection thread's queue is full");
 }
@@ -167,6 +171,7 @@ s_welcome (worker_t *worker, int descriptor, const struct mg_request_info *info)
 static int
 s_refuse_request (struct mg_connection *conn, int status)
 {
+    worker_dismiss (worker_of (conn));
     metrics_add (METRICS_CONNECTIONS_REFUSED, 1);
     return answer_error (conn, status, NULL, NULL);
 }

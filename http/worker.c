@@ -149,10 +149,7 @@ void
 worker_end (worker_t *self, const struct mg_request_info *info)
 {
     self->request = NULL;
-    if (self->reserved)
-        metrics_add (METRICS_CONNECTIONS_OPEN, -1);
-    self->reserved = false;
-    visitor_leave (&self->visitor);
+    worker_dismiss (self);
     sweeper_set (self->pool->sweeper, self->number, SWEEPER_HEADER, info);
 }
 
@@ -228,12 +225,22 @@ worker_reserve (worker_t *self)
     return self->reserved;
 }
 
+void
+worker_dismiss (worker_t *self)
+{
+    if (self->reserved)
+        metrics_add (METRICS_CONNECTIONS_OPEN, -1);
+    self->reserved = false;
+    visitor_leave (&self->visitor);
+}
+
 int
 worker_hand_over (worker_t *self, int descriptor, bool subprotocol, int64_t page, uint64_t etag)
 {
     assert (self->reserved);
     if (zsock_send (self->connections, "4188p", (uint32_t) descriptor, (uint8_t) subprotocol,
                     (uint64_t) page, etag, self->visitor) != 0) {
+        worker_dismiss (self);
         close (descriptor);
         return -1;
     }

@@ -97,6 +97,10 @@ int worker_admit_form (worker_t *self, int64_t bytes);
 //  passed it on, the request's end counts it out again.
 bool worker_reserve (worker_t *self);
 
+//  Counts the request's WebSocket out again, if it was counted in. Whoever refuses it calls this
+//  before the answer goes: a client that has read it may come again at once, and finds its place.
+void worker_dismiss (worker_t *self);
+
 //  Gives a socket that was taken over to a connection thread, which opens it on the page of which
 //  the client has the state that etag names (0: none). Closes it, and returns -1, when that
 //  thread's queue is full.
