@@ -21,6 +21,7 @@
 #include "actors/schema.h"
 #include "actors/scratch.h"
 #include "actors/timestamp.h"
+#include "actors/uuid.h"
 #include "config/log.h"
 
 //  How long a delete can be undone. People are offered 10 s; the rest is for slow networks
@@ -40,9 +41,10 @@
     " excluded.version))"
 
 //  What a statement tells other servers
-#define CAME   SCHEMA_ANNOUNCE ("'+' || " SCHEMA_KEY)
-#define WENT   SCHEMA_ANNOUNCE ("'-' || " SCHEMA_KEY)
-#define STAYED SCHEMA_ANNOUNCE ("'='")
+#define CAME      SCHEMA_ANNOUNCE ("'+' || " SCHEMA_KEY)
+#define CAME_BACK SCHEMA_ANNOUNCE ("'+' || " SCHEMA_KEY SCHEMA_MARK)
+#define WENT      SCHEMA_ANNOUNCE ("'-' || " SCHEMA_KEY SCHEMA_MARK)
+#define STAYED    SCHEMA_ANNOUNCE ("'='")
 
 //  The row of what was added, as page 1 takes it: as it is before AFTER triggers have seen it.
 //  Where the key was stored before, the page is 0 instead
@@ -95,8 +97,8 @@ const postgres_statement_t batch_statements[] = {
     {"delete", "WITH gone AS (DELETE FROM messages WHERE id = $1"
                " RETURNING id, key, created_at, " WENT "),"
                " kept AS (INSERT INTO breadboard_deleted (id, key, deleted_at)"
-               " SELECT id, key, now() FROM gone WHERE substr(key::text, 15, 1) <> '8'" REPLACE
-               " SELECT id, true, " SCHEMA_EPOCH " FROM gone"},
+               " SELECT id, key, now() FROM gone WHERE NOT " UUID_SQL_IS_OWN ("key") REPLACE
+     " SELECT id, true, " SCHEMA_EPOCH " FROM gone"},
     {"delete once",
      "WITH gone AS (DELETE FROM messages WHERE id = $1 AND NOT EXISTS"
      " (SELECT FROM breadboard_deleted WHERE id = $1 AND deletion = $2)"
@@ -111,7 +113,7 @@ const postgres_statement_t batch_statements[] = {
      "WITH back AS (UPDATE breadboard_deleted SET restored_at = now() WHERE " RESTORABLE
      " RETURNING id, author, text, created_at, key, version),"
      " restored AS (INSERT INTO messages (id, author, text, created_at, key, version)"
-     " SELECT * FROM back RETURNING id, created_at, " CAME ")"
+     " SELECT * FROM back RETURNING id, created_at, " CAME_BACK ")"
      " SELECT id, true, " SCHEMA_EPOCH " FROM restored"
      " UNION ALL SELECT id, false, NULL FROM breadboard_deleted"
      " WHERE id = $1 AND deletion = $2 AND restored_at IS NOT NULL"

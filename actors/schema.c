@@ -105,8 +105,8 @@ static const char s_step_2[] =
 #define FEW "100"
 
 //  The function of a trigger: rows are those that moved, with a sign; unmoved is what to announce
-//  when there are none
-#define ANNOUNCER(name, rows, unmoved)                                                         \
+//  when there are none; mark is appended to those that did
+#define ANNOUNCER(name, rows, unmoved, mark)                                                   \
     "CREATE OR REPLACE FUNCTION " name " () RETURNS trigger LANGUAGE plpgsql AS $$"            \
     " DECLARE changes text;"                                                                   \
     " BEGIN"                                                                                   \
@@ -115,7 +115,7 @@ static const char s_step_2[] =
     "    ORDER BY created_at DESC, id DESC LIMIT 1) || ' ' ||"                                 \
     "    (SELECT " SCHEMA_KEY " FROM (" rows ") AS moved ORDER BY created_at, id LIMIT 1) END" \
     "   INTO changes FROM (SELECT * FROM (" rows ") AS moved LIMIT " FEW " + 1) AS few;"       \
-    "  changes := coalesce(changes, " unmoved ");"                                             \
+    "  changes := coalesce(changes" mark ", " unmoved ");"                                     \
     "  IF changes IS NOT NULL THEN"                                                            \
     "   PERFORM pg_notify('" SCHEMA_CHANNEL "', '- ' || pg_current_xact_id() || ' ' ||"        \
     "    changes);"                                                                            \
@@ -139,10 +139,10 @@ static const char s_step_2[] =
     " UNION ALL SELECT '-', * FROM"                                                     \
     " (SELECT created_at, id FROM went EXCEPT SELECT created_at, id FROM came) AS went"
 
-#define ANNOUNCERS                                  \
-    ANNOUNCER ("breadboard_inserted", CAME, "NULL") \
-    ANNOUNCER ("breadboard_deleted", WENT, "NULL")  \
-    ANNOUNCER ("breadboard_updated", MOVED, "(SELECT '=' FROM came LIMIT 1)")
+#define ANNOUNCERS(mark)                                  \
+    ANNOUNCER ("breadboard_inserted", CAME, "NULL", mark) \
+    ANNOUNCER ("breadboard_deleted", WENT, "NULL", mark)  \
+    ANNOUNCER ("breadboard_updated", MOVED, "(SELECT '=' FROM came LIMIT 1)", mark)
 
 #define TRIGGERS                                                                                \
     TRIGGER ("breadboard_inserted", "INSERT", "REFERENCING NEW TABLE AS came")                  \
@@ -150,15 +150,18 @@ static const char s_step_2[] =
     TRIGGER ("breadboard_updated", "UPDATE", "REFERENCING OLD TABLE AS went NEW TABLE AS came") \
     TRIGGER ("breadboard_truncated", "TRUNCATE", "")
 
-static const char s_step_3[] = ANNOUNCERS
-    "CREATE OR REPLACE FUNCTION breadboard_truncated () RETURNS trigger LANGUAGE plpgsql AS $$"
-    " BEGIN"
-    "  PERFORM pg_notify('" SCHEMA_CHANNEL "', '- ' || pg_current_xact_id() || ' *');"
-    "  RETURN NULL;"
-    " END $$;" TRIGGERS "DROP FUNCTION IF EXISTS breadboard_announce ();";
+static const char s_step_3[] = ANNOUNCERS (
+    "") "CREATE OR REPLACE FUNCTION breadboard_truncated () RETURNS trigger LANGUAGE plpgsql AS $$"
+        " BEGIN"
+        "  PERFORM pg_notify('" SCHEMA_CHANNEL "', '- ' || pg_current_xact_id() || ' *');"
+        "  RETURN NULL;"
+        " END $$;" TRIGGERS "DROP FUNCTION IF EXISTS breadboard_announce ();";
+
+//  Step 4: no two announcements of what came or went are the same.
+static const char s_step_4[] = ANNOUNCERS (SCHEMA_MARK);
 
 //  Step N, at N - 1, leads from version N - 1 to N
-static const char *const s_steps[] = {s_step_1, s_step_2, s_step_3};
+static const char *const s_steps[] = {s_step_1, s_step_2, s_step_3, s_step_4};
 
 #define SCHEMA_VERSION ((int) (sizeof (s_steps) / sizeof (s_steps[0])))
 
@@ -451,7 +454,7 @@ s_test_take_over (const scratch_t *scratch)
     s_expect (scratch, "SELECT text || version FROM messages", "old1");
     rc = s_upgrade (scratch, &error); //  Nothing is left to do
     assert (rc == 0);
-    s_expect (scratch, "SELECT count(*) FROM breadboard_schema", "3");
+    s_expect (scratch, "SELECT count(*) FROM breadboard_schema", "4");
 }
 
 //  A board of version 1 keeps its rows, and can delete for a while from then on.
@@ -468,7 +471,7 @@ s_test_upgrade (const scratch_t *scratch)
     s_expect (scratch, "SELECT count(*) FROM breadboard_deleted", "0");
     s_expect (scratch,
               "SELECT string_agg(version::text, ' ' ORDER BY version) FROM breadboard_schema",
-              "1 2 3");
+              "1 2 3 4");
     s_expect (scratch, "DROP TABLE messages CASCADE", ""); //  By hand, and all is made once more
     rc = s_upgrade (scratch, &error);
     assert (rc == 0);

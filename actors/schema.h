@@ -21,6 +21,10 @@
 //      *                           Anything
 //      @NUMBER                     Nothing: a server's word to itself, which it waits for
 //
+//  KEYs may have " #LSN" behind them, a place in the write-ahead log. It means nothing, but it is
+//  another one each time: NOTIFY delivers one of the announcements of a transaction that are the
+//  same, and a message can be deleted, restored and deleted again in one.
+//
 //  What a server does not understand it takes for "*".
 #define SCHEMA_CHANNEL "breadboard"
 
@@ -30,6 +34,9 @@
 //  SQL for a message's created_at as timestamp_read () takes it, and for its KEY.
 #define SCHEMA_EPOCH TIMESTAMP_EPOCH ("created_at")
 #define SCHEMA_KEY   SCHEMA_EPOCH " || '/' || id"
+
+//  SQL to append to CHANGES that may come twice in one transaction, and count each time.
+#define SCHEMA_MARK " || ' #' || pg_current_wal_insert_lsn()"
 
 //  SQL that announces CHANGES, an expression, in a session that has an origin.
 #define SCHEMA_ANNOUNCE(changes)                                                  \

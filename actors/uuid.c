@@ -15,10 +15,19 @@ s_has_dash (size_t index)
     return index == 4 || index == 6 || index == 8 || index == 10;
 }
 
-//  Writes the bytes, marked with version and variant (RFC 9562, 4.1 and 4.2).
+//  Variants of RFC 9562, 4.1, as a mask to be kept of the ninth byte and the bits before that
+typedef struct {
+    int kept;
+    int bits;
+} variant_t;
+
+static const variant_t s_rfc_9562 = {0x3F, 0x80};
+static const variant_t s_reserved = {0x1F, 0xE0};
+
+//  Writes the bytes, marked with version (RFC 9562, 4.2) and variant.
 
 static void
-s_write (char uuid[UUID_SIZE], const byte bytes[BYTES], int version)
+s_write (char uuid[UUID_SIZE], const byte bytes[BYTES], int version, variant_t variant)
 {
     static const char digits[] = "0123456789abcdef";
     for (size_t index = 0; index < BYTES; index++) {
@@ -26,7 +35,7 @@ s_write (char uuid[UUID_SIZE], const byte bytes[BYTES], int version)
         if (index == 6)
             value = (value & 0x0F) | version << 4;
         else if (index == 8)
-            value = (value & 0x3F) | 0x80;
+            value = (value & variant.kept) | variant.bits;
         if (s_has_dash (index))
             *uuid++ = '-';
         *uuid++ = digits[value >> 4];
@@ -35,8 +44,8 @@ s_write (char uuid[UUID_SIZE], const byte bytes[BYTES], int version)
     *uuid = 0;
 }
 
-void
-uuid_make (char uuid[UUID_SIZE], uuid_version_t version)
+static void
+s_make (char uuid[UUID_SIZE], variant_t variant)
 {
     static _Thread_local byte pool[16 * BYTES];
     static _Thread_local size_t used = sizeof (pool);
@@ -45,8 +54,20 @@ uuid_make (char uuid[UUID_SIZE], uuid_version_t version)
         assert (rc == sizeof (pool)); //  Up to 256 bytes it cannot fail, nor be cut short
         used = 0;
     }
-    s_write (uuid, pool + used, version);
+    s_write (uuid, pool + used, 4, variant);
     used += BYTES;
+}
+
+void
+uuid_make (char uuid[UUID_SIZE])
+{
+    s_make (uuid, s_rfc_9562);
+}
+
+void
+uuid_make_own (char uuid[UUID_SIZE])
+{
+    s_make (uuid, s_reserved);
 }
 
 void
@@ -55,7 +76,7 @@ uuid_make_from (char uuid[UUID_SIZE], const char *from, const void *data, size_t
     zdigest_t *digest = zdigest_new (); //  SHA-1
     zdigest_update (digest, (const byte *) from, strlen (from));
     zdigest_update (digest, (const byte *) data, size);
-    s_write (uuid, zdigest_data (digest), 5);
+    s_write (uuid, zdigest_data (digest), 5, s_rfc_9562);
     zdigest_destroy (&digest);
 }
 
@@ -69,7 +90,7 @@ uuid_is (const char *text, size_t size)
         if (dash ? text[at] != '-' : !isxdigit ((unsigned char) text[at]))
             return false;
     }
-    return true;
+    return !strchr ("eEfF", text[19]);
 }
 
 //  ------------------------------------------------------------------------
@@ -82,11 +103,13 @@ uuid_test (bool verbose)
     char first[UUID_SIZE];
     char second[UUID_SIZE];
     for (int count = 0; count < 40; count++) { //  More than one pool has
-        uuid_make (first, UUID_RANDOM);
-        uuid_make (second, UUID_OWN);
-        assert (uuid_is (first, strlen (first)) && uuid_is (second, strlen (second)));
-        assert (first[14] == '4' && second[14] == '8' && strchr ("89ab", first[19]));
-        assert (!streq (first, second));
+        uuid_make (first);
+        assert (uuid_is (first, strlen (first)));
+        assert (first[14] == '4' && strchr ("89ab", first[19]));
+        uuid_make_own (second);
+        assert (!uuid_is (second, strlen (second)) && strchr ("ef", second[19]));
+        second[19] = '8'; //  All else is as it should be
+        assert (uuid_is (second, strlen (second)) && !streq (first, second));
     }
     if (verbose)
         printf ("\n%s\n", first);

@@ -113,7 +113,7 @@ static void
 s_set_key (json_t *data, const json_t *typed)
 {
     char key[UUID_SIZE];
-    uuid_make (key, UUID_RANDOM);
+    uuid_make (key);
     const char *old = form_get (typed, "key");
     json_object_set_new (data, "key", json_string (uuid_is (old, strlen (old)) ? old : key));
 }

@@ -187,6 +187,10 @@ class Board:
         headers.setdefault("Content_Type", "application/x-www-form-urlencoded")
         return self.request("POST", path, body, **headers)
 
+    def metric(self, name):
+        (value,) = re.findall(rf"^breadboard_{name} (\d+)$", self.get("/metrics").text, re.M)
+        return int(value)
+
     def signal(self, number):
         self.process.send_signal(number)
 

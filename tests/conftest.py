@@ -15,6 +15,14 @@ def server():
     database.destroy()
 
 
+@pytest.fixture(scope="module")
+def own_server():
+    """A PostgreSQL server for the tests of one file, which stop it, kill it or let it stand still."""
+    database = Database()
+    yield database
+    database.destroy()
+
+
 @pytest.fixture
 def database(server):
     """The shared server's database, without a message in it, nor one that was deleted."""

@@ -48,10 +48,9 @@ s_check_good (const command_t *self)
         assert (self->id >= 1 && self->id < INT64_MAX);
     assert (self->version >= 0 && self->version < INT32_MAX);
     bool has_key = uuid_is (self->key, strlen (self->key));
-    assert (has_key || !*self->key);
-    if (self->action == COMMAND_ADD || self->action == COMMAND_RESTORE)
-        assert (has_key);
-    assert (!self->own_key || self->action == COMMAND_ADD);
+    assert (has_key == (*self->key && !self->own_key));
+    assert (has_key || self->action != COMMAND_RESTORE);
+    assert (self->own_key == (self->action == COMMAND_ADD && !has_key));
 }
 
 static void

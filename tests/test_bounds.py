@@ -26,11 +26,6 @@ def own_server():
     server.destroy()
 
 
-def metric(board, name):
-    (value,) = re.findall(rf"^breadboard_{name} (\d+)$", board.get("/metrics").text, re.M)
-    return int(value)
-
-
 def resident(board):
     """The kilobytes of memory that the process has."""
     with open(f"/proc/{board.process.pid}/status", encoding="ascii") as status:
@@ -91,12 +86,12 @@ def sleepers(board):
 def test_a_slow_reader_costs_little_and_ends_on_the_newest_page(board, sleepers):
     writer = board.client()
     before = resident(board)
-    stale = metric(board, "connections_stale_total")
+    stale = board.metric("connections_stale_total")
     for number in range(WRITES):
         writer.send("add message", author="Ann", text=f"message {number} " + "x" * 180)
         newest = writer.until(f"message {number} ")
     assert resident(board) - before < 10 * 1024 * shadow()
-    assert metric(board, "connections_stale_total") > stale
+    assert board.metric("connections_stale_total") > stale
     for raw in sleepers:
         frames, html = 0, ""
         while html != newest:
@@ -189,12 +184,12 @@ def test_a_dead_peer_is_gone_within_a_minute(network, start):
     boards = [start(http_listen=f"{ADDRESS}:0", http_metrics="all") for _ in range(2)]
     quiet, busy = boards
     with peer(network, quiet), peer(network, busy):
-        assert [metric(board, "connections") for board in boards] == [1, 1]
+        assert [board.metric("connections") for board in boards] == [1, 1]
         ip("-n", network, "link", "set", "board0", "down")
         began = time.monotonic()
         gone = set()
         while len(gone) < 2:
             assert time.monotonic() - began < DEAD_AFTER, f"only {gone} gone"
             busy.post("/messages", "author=Ann&message=to+whom")
-            gone.update(board for board in boards if metric(board, "connections") == 0)
+            gone.update(board for board in boards if board.metric("connections") == 0)
             time.sleep(0.5)

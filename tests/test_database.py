@@ -400,13 +400,6 @@ def dump(fresh):
 #  Away: on a server that no other test uses
 
 
-@pytest.fixture(scope="module")
-def own_server():
-    server = Database()
-    yield server
-    server.destroy()
-
-
 @pytest.fixture
 def own(own_server):
     return Fresh(own_server)

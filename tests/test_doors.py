@@ -37,10 +37,6 @@ def proxied(start):
     return proxied
 
 
-def metric(board, name):
-    return int(re.search(rf"^breadboard_{name} (\d+)$", board.get("/metrics").text, re.M).group(1))
-
-
 def knock(board, address):
     """A handshake from the address: the socket if it was let in, or None, with what it was told."""
     raw = Raw(board.address)
@@ -77,8 +73,8 @@ def test_an_address_has_so_many_connections(proxied):
     anns = [let_in(board, ANN) for _ in range(3)]
     for _ in range(5):
         assert is_refused(board, ANN)
-    assert metric(board, "address_refused_total") == 5
-    assert metric(board, "connections_refused_total") == 5
+    assert board.metric("address_refused_total") == 5
+    assert board.metric("connections_refused_total") == 5
     bobs = [let_in(board, BOB) for _ in range(3)]
     assert is_refused(board, BOB)
     with Raw(board.address) as raw:  # pages need no place
@@ -115,7 +111,7 @@ def test_a_full_board_takes_no_place_of_an_address(proxied):
     for _ in range(300):  # what she was refused for is over before she can be told
         assert knock(board, ANN)[1].status == 503
     bob.close()
-    wait_for(lambda: not is_refused(board, ANN) if metric(board, "connections") == 0 else False,
+    wait_for(lambda: not is_refused(board, ANN) if board.metric("connections") == 0 else False,
              "a place for her")
 
 
@@ -192,7 +188,7 @@ def test_the_connections_of_an_address_share_its_rate(proxied):
     begun = time.monotonic()
     exchange(anns, 100)  # twice the rate at once, then the rate
     assert time.monotonic() - begun >= (400 - 2 * rate) / rate - 0.05
-    assert metric(board, "connections_paused_total") >= 1
+    assert board.metric("connections_paused_total") >= 1
     exchange([bob], 100)
     for raw in *anns, bob:
         raw.close()
@@ -385,9 +381,9 @@ def test_who_does_not_read_is_sent_away(start):
         with contextlib.suppress(ConnectionError):
             for _ in range(500):  # far more answers than the kernel holds
                 deaf.send(asks)
-                if metric(board, "connections_cut_total") == 1:
+                if board.metric("connections_cut_total") == 1:
                     break
-        assert metric(board, "connections_cut_total") == 1
+        assert board.metric("connections_cut_total") == 1
         payload = deaf.close_frame()
         assert struct.unpack(">H", payload[:2]) == (1013,) and b"too slow" in payload
         other.send_frame(b"not held up", opcode=PING)

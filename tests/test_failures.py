@@ -24,13 +24,6 @@ from proxy import Proxy
 RETURN = 2.5  # seconds within which all is well again once the cause has gone, half of one for a busy machine
 
 
-@pytest.fixture(scope="module")
-def own_server():
-    server = Database()
-    yield server
-    server.destroy()
-
-
 @pytest.fixture
 def fresh(own_server):
     return Fresh(own_server)

@@ -1,11 +1,13 @@
 """A delete can be undone by the one who did it, once and for a while; retries do nothing twice."""
 
 import threading
+import time
 import uuid
 
 import pytest
 
-from board import Board, wait_for
+from board import Board, Fresh, paused, wait_for
+from conftest import starter
 from test_replies import added, ask, reply, speaker
 
 
@@ -231,6 +233,60 @@ def test_what_others_delete_needs_no_tombstone(board, database):
     assert outcome(ann, "restore message", id=number, key=deletion) == "not-found"
 
 
+@pytest.mark.parametrize("name", [
+    "018f14e4-5fce-1a67-9e53-0a5d5b7c1c01",
+    "018f14e4-5fce-7a67-9e53-0a5d5b7c1c01",
+    "018f14e4-5fce-8a67-9e53-0a5d5b7c1c01",  # whose makers put into it what they like
+    "018f14e4-5fce-8a67-de53-0a5d5b7c1c01",  # Microsoft's of old
+    "00000000-0000-0000-0000-000000000000",
+], ids=str)
+def test_a_late_retry_finds_what_was_deleted_whatever_its_key(board, database, name):
+    ann = speaker(board)
+    number = added(ann, key=name)
+    assert outcome(ann, "delete message", id=number) == "ok"
+    assert added(ann, key=name) == number
+    assert rows(database) == []
+
+
+def test_who_sends_no_key_leaves_none_behind(board, database):
+    """Nobody can ask for it again."""
+    ann = speaker(board)
+    assert outcome(ann, "delete message", id=added(ann)) == "ok"
+    assert database.sql("SELECT count(*) FROM breadboard_deleted") == [(0,)]
+
+
+@pytest.mark.parametrize("somebody", [False, True], ids=["us", "somebody else"])
+def test_other_boards_count_a_message_that_one_transaction_deletes_twice(own_server, somebody):
+    """PostgreSQL delivers only one of two announcements that say the same."""
+    fresh = Fresh(own_server)
+    with starter(database_url=fresh.url, limits_messages_per_second=0) as start:
+        here, there = start(), start()
+        ann, bob = speaker(here), there.client()
+        number = [added(ann) for _ in range(101)][0]
+        wait_for(lambda: there.metric("page_index_messages") == 101, "all that was added")
+        if somebody:
+            fresh.sql(f"CREATE TABLE kept AS SELECT * FROM messages WHERE id = {number};"
+                      "DELETE FROM messages USING kept WHERE messages.id = kept.id;"
+                      "INSERT INTO messages SELECT * FROM kept;"
+                      "DELETE FROM messages USING kept WHERE messages.id = kept.id;"
+                      "DROP TABLE kept")
+        else:
+            first, second = key(), key()
+            with paused(own_server):
+                added_late = "waits"
+                ask(ann, added_late, "add message", author="Ann", text="and is alone in its write")
+                time.sleep(0.2)
+                ask(ann, "1", "delete message", id=number, key=first)
+                ask(ann, "2", "restore message", id=number, key=first)
+                ask(ann, "3", "delete message", id=number, key=second)
+                time.sleep(0.2)
+            assert [reply(ann, ref)[0]["status"] for ref in (added_late, "1", "2", "3")] == ["ok"] * 4
+            assert outcome(ann, "delete message", id=rows(fresh)[-1][0]) == "ok"
+        added(ann, "the last word")
+        bob.until("the last word")
+        assert there.metric("page_index_messages") == len(fresh.texts()) == 101
+
+
 def test_boards_upgrade_a_database_of_version_1_together(server):
     """With the rows that were in it, and two boards at once."""
     server.sql("DROP DATABASE IF EXISTS old", database="postgres")
@@ -254,6 +310,6 @@ def test_boards_upgrade_a_database_of_version_1_together(server):
         assert outcome(speaker(board), "delete message", id=number, key=name) == "ok"
         assert outcome(speaker(board), "restore message", id=number, key=name) == "ok"
     assert server.sql("SELECT version FROM breadboard_schema ORDER BY version",
-                      database="old") == [(1,), (2,), (3,)]
+                      database="old") == [(1,), (2,), (3,), (4,)]
     for board in boards:
         assert board.stop() == 0
