@@ -71,6 +71,22 @@ s_is_listen (const char *value)
            s_is_port (value + size + 1, strlen (value + size + 1), 0);
 }
 
+//  The paths of the board's pages: these, and what lies below a folder
+
+static bool
+s_is_page (const char *path)
+{
+    static const char *const pages[] = {"/", "/messages", "/healthz", "/readyz", "/metrics"};
+    static const char *const folders[] = {"/messages/", "/static/"};
+    for (size_t at = 0; at < sizeof (pages) / sizeof (*pages); at++)
+        if (streq (path, pages[at]))
+            return true;
+    for (size_t at = 0; at < sizeof (folders) / sizeof (*folders); at++)
+        if (strncmp (path, folders[at], strlen (folders[at])) == 0)
+            return true;
+    return false;
+}
+
 //  civetweb gives "$", "*", "|" and "^" a meaning of their own, and compares paths after it has
 //  decoded them and taken out what "//" and "/." stand for.
 
@@ -78,7 +94,7 @@ static bool
 s_is_path (const char *value)
 {
     return *value == '/' && !strpbrk (value, "?#$*|^%\\ ") && !strstr (value, "//") &&
-           !strstr (value, "/.");
+           !strstr (value, "/.") && !s_is_page (value);
 }
 
 //  A name as browsers send it (so in ASCII), or an address, IPv6 in brackets
@@ -141,7 +157,8 @@ static const entry_t s_entries[] = {
      .check = s_is_listen, .fixed = true,
      .meaning = "Where to listen; port 0 takes a free one, which the ready line names."},
     {ENTRY (http, path, TYPE_TEXT), .fallback = "/ws/social-network/",
-     .form = "a path that starts with / and has none of ? # $ * | ^ % \\ // /. or a space",
+     .form = "a path that starts with /, has none of ? # $ * | ^ % \\ // /. or a space, and is no "
+             "page of the board's",
      .check = s_is_path, .fixed = true, .meaning = "The WebSocket's path."},
     {ENTRY (http, max_connections, TYPE_NUMBER), .fallback = "0", .most = 1000000, .fixed = true,
      .meaning = "How many WebSockets may be open at once; 0: as many as descriptors allow."},
@@ -176,7 +193,8 @@ static const entry_t s_entries[] = {
                 " while we wait, in ms."},
     {ENTRY (database, lock_timeout_ms, TYPE_NUMBER), .fallback = "300", .least = 10, .most = 60000,
      .fixed = true,
-     .meaning = "How long to wait for a message that somebody else keeps locked, in ms."},
+     .meaning = "How long to wait for a message that somebody else keeps locked, in ms; at most "
+                "statement_timeout_ms."},
     {ENTRY (board, title, TYPE_TEXT), .fallback = "Social Network", .least = 1, .most = 100,
      .meaning = "The board's name, over its page and in the browser's tab."},
     {ENTRY (board, page_size, TYPE_NUMBER), .fallback = "5", .least = 1, .most = 100,
@@ -636,28 +654,56 @@ s_override (reader_t *self, const char *override)
     freen (name);
 }
 
-//  Checks what no key shows alone: each message that the board takes must fit into a WebSocket
-//  message, however a client writes its JSON.
+typedef struct {
+    const char *section;
+    const char *key;
+} name_t;
+
+//  Where the first one of these was set that was; the defaults fit, so one of them was.
+
+static const char *
+s_culprit (const reader_t *self, const name_t *names)
+{
+    const char *origin = NULL;
+    for (; !origin; names++) {
+        assert (names->section);
+        origin = self->origins[s_find (names->section, names->key) - s_entries];
+    }
+    return origin;
+}
+
+//  Each message that the board takes must fit into a WebSocket message, however a client writes its
+//  JSON.
 
 static void
-s_check_together (reader_t *self)
+s_check_sizes (reader_t *self)
 {
+    static const name_t names[] = {{"limits", "max_message_bytes"},
+                                   {"board", "text_max"},
+                                   {"board", "author_max"},
+                                   {NULL, NULL}};
     const settings_t *settings = self->settings;
     int64_t needed = ENVELOPE_MAX_BYTES +
                      CODE_POINT_MAX_BYTES * (settings->board_author_max + settings->board_text_max);
-    if (settings->limits_max_message_bytes >= needed)
-        return;
-    //  The defaults fit, so at least one of the three was set
-    static const char *const keys[][2] = {
-        {"limits", "max_message_bytes"}, {"board", "text_max"}, {"board", "author_max"}};
-    const char *origin = NULL;
-    for (int at = 0; !origin; at++) {
-        assert (at < 3);
-        origin = self->origins[s_find (keys[at][0], keys[at][1]) - s_entries];
-    }
-    self->error = zsys_sprintf ("%s: limits.max_message_bytes: must be at least %" PRId64
-                                " for messages of board.author_max and board.text_max",
-                                origin, needed);
+    if (settings->limits_max_message_bytes < needed)
+        self->error = zsys_sprintf ("%s: limits.max_message_bytes: must be at least %" PRId64
+                                    " for messages of board.author_max and board.text_max",
+                                    s_culprit (self, names), needed);
+}
+
+//  Who waits for a lock has to be told so before the statement is given up: only then is it known
+//  which message is locked.
+
+static void
+s_check_timeouts (reader_t *self)
+{
+    static const name_t names[] = {
+        {"database", "lock_timeout_ms"}, {"database", "statement_timeout_ms"}, {NULL, NULL}};
+    const settings_t *settings = self->settings;
+    if (settings->database_lock_timeout_ms > settings->database_statement_timeout_ms)
+        self->error = zsys_sprintf ("%s: database.lock_timeout_ms: must be at most"
+                                    " database.statement_timeout_ms",
+                                    s_culprit (self, names));
 }
 
 static void
@@ -690,7 +736,9 @@ settings_new (const char *file, zlistx_t *overrides, char **error_p)
     for (; override && !reader.error; override = (char *) zlistx_next (overrides))
         s_override (&reader, override);
     if (!reader.error)
-        s_check_together (&reader);
+        s_check_sizes (&reader);
+    if (!reader.error)
+        s_check_timeouts (&reader);
     if (!reader.error)
         s_resolve_state_dir (reader.settings);
     else
@@ -1009,6 +1057,9 @@ s_test_sentences (bool verbose)
         {"limits.max_message_bytes=4599",
          "-s limits.max_message_bytes=4599: limits.max_message_bytes: must be at least 4600 for "
          "messages of board.author_max and board.text_max"},
+        {"database.statement_timeout_ms=200",
+         "-s database.statement_timeout_ms=200: database.lock_timeout_ms: must be at most "
+         "database.statement_timeout_ms"},
     };
     for (size_t at = 0; at < sizeof (options) / sizeof (options[0]); at++)
         s_test_refused (NULL, options[at][0], options[at][1], verbose);
@@ -1077,7 +1128,9 @@ s_test_bad_values (void)
         {"http.listen", "8080", "localhost:80", "[::1]:80", "::1:80",
          "127.0.0.1:", "127.0.0.1:65536", "127.0.0.1:8o", "127.0.0.1.1.1.1.1:80", "127.1:80"},
         {"http.path", "", "ws", "/a?b", "/a#", "/a$", "/**", "/a|b", "/^", "/a b", "//a", "/../a",
-         "/%41"},
+         "/%41", "/"},
+        {"http.path", "/messages", "/messages/", "/messages/7/edit", "/static/style.css",
+         "/healthz", "/readyz", "/metrics"},
         {"http.max_connections", "-1", "1000001"},
         {"http.threads", "0", "257", "", "4x", "0x4", "99999999999999999999"},
         {"http.allowed_hosts", "https://a.example", "a.example b.example:80"},
@@ -1158,7 +1211,7 @@ s_test_print (void)
 {
     //  Other values than the defaults, each of which comes back
     settings_t *self = s_accepted (
-        "[http]\nlisten = 0.0.0.0:0\npath = /\nmax_connections = 1000000\nthreads = 256\n"
+        "[http]\nlisten = 0.0.0.0:0\npath = /a\nmax_connections = 1000000\nthreads = 256\n"
         "allowed_hosts = a.example\nmetrics = all\ntrust_proxy = on\nstatic = static\n"
         "allowed_origins = https://a.example https://b.example:8443\ntemplates = /srv/my "
         "templates\n"

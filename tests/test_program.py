@@ -179,6 +179,8 @@ def test_a_wrong_option_is_refused(arguments):
     ("http.listen=127.0.0.1", "http.listen: must be IPv4ADDRESS:PORT"),
     ("http.listen=127.0.0.1:65536", "http.listen: must be IPv4ADDRESS:PORT"),
     ("http.path=ws", "http.path: must be a path"),
+    ("http.path=/", "http.path: must be a path"),
+    ("http.path=/messages", "http.path: must be a path"),
     ("http.threads=0", "http.threads: must be a number from 1 to 256"),
     ("http.metrics=yes", "http.metrics: must be loopback, all or off"),
     ("http.trust_proxy=maybe", "http.trust_proxy: must be yes or no"),
@@ -189,6 +191,7 @@ def test_a_wrong_option_is_refused(arguments):
     ("board.author_max=101", "board.author_max: must be a number from 1 to 100"),
     ("limits.max_message_bytes=-1", "limits.max_message_bytes: must be a number"),
     ("limits.max_message_bytes=1024", "limits.max_message_bytes: must be at least"),
+    ("database.lock_timeout_ms=10001", "database.lock_timeout_ms: must be at most"),
     ("log.level=loud", "log.level: must be debug, info, warning or error"),
 ])
 def test_a_wrong_setting_is_refused(tmp_path, setting, words):
