@@ -3,9 +3,12 @@
 //
 //  1. The socket is the one descriptor whose getpeername () and getsockname () are the request's.
 //     It is looked for below the base only; since the sockets taken over live above, the search is
-//     bounded by what civetweb and the rest of the program hold, whatever the number of clients. It
-//     begins at the lowest descriptor that ever was a client's: below lie those that the program
-//     opened at its start and keeps, which are a third of all.
+//     bounded by what civetweb and the rest of the program hold, whatever the number of clients.
+//     Most of those numbers are free, and poll () tells of many at once which.
+//
+//     From one port of a peer, such as a NAT, there may be a connection to each of our addresses,
+//     and civetweb does not tell to which one the request was sent. Then none is taken.
+//
 //  2. F_DUPFD_CLOEXEC gives the open socket a second descriptor, above.
 //  3. dup2 () puts a socket whose peer has closed in the place of the first one, atomically: there
 //     is no moment at which civetweb's number is free for another thread's socket. civetweb then
@@ -34,6 +37,9 @@
 //  Readings until two of them agree; on a quiet socket the first two do
 #define UNREAD_ATTEMPTS 16
 
+//  Descriptors that are looked at with one system call
+#define POLL_SIZE 256
+
 //  struct tcp_info as Linux 4.1 made it; that of the C library ends before the counts of bytes, and
 //  <linux/tcp.h> cannot be included beside it
 typedef struct {
@@ -47,9 +53,8 @@ typedef struct {
 _Static_assert(offsetof (s_tcp_info_t, bytes_received) == 128, "the kernel's layout");
 
 struct takeover {
-    int base;         //  Lowest descriptor for sockets taken over
-    int dead;         //  A socket whose peer has closed; owned
-    atomic_int first; //  Where the search begins: a hint that only ever gets lower
+    int base; //  Lowest descriptor for sockets taken over
+    int dead; //  A socket whose peer has closed; owned
 };
 
 takeover_t *
@@ -64,7 +69,6 @@ takeover_new (int base)
     takeover_t *self = (takeover_t *) zmalloc (sizeof (takeover_t));
     self->base = base;
     self->dead = ends[0];
-    atomic_init (&self->first, base);
     return self;
 }
 
@@ -79,7 +83,7 @@ takeover_destroy (takeover_t **self_p)
 }
 
 //  Whether the descriptor is a TCP socket from the peer to our local port. The peer's address and
-//  port with our port name one connection; our own address need not be compared.
+//  port with our port name one connection to each of our addresses.
 
 static bool
 s_is_between (int descriptor, const struct sockaddr_in *peer, in_port_t local_port)
@@ -95,44 +99,55 @@ s_is_between (int descriptor, const struct sockaddr_in *peer, in_port_t local_po
            address.sin_family == AF_INET && address.sin_port == local_port;
 }
 
-//  Looks among the descriptors from first to end, end not included.
+//  Finds the only one below the end. Returns -1 and errno: ENOTCONN when there is none, ENOTUNIQ
+//  when there is another one.
 
 static int
-s_find_between (int first, int end, const struct sockaddr_in *peer, in_port_t local_port)
+s_find_only (int end, const struct sockaddr_in *peer, in_port_t local_port)
 {
-    //  The first one is the only one: the kernel connects no two sockets by the same addresses
-    for (int descriptor = first; descriptor < end; descriptor++)
-        if (s_is_between (descriptor, peer, local_port))
-            return descriptor;
-    return -1;
-}
-
-static int
-s_find (takeover_t *self, const struct mg_request_info *info)
-{
-    struct sockaddr_in peer = {.sin_family = AF_INET,
-                               .sin_port = htons ((uint16_t) info->remote_port)};
-    if (inet_pton (AF_INET, info->remote_addr, &peer.sin_addr) != 1)
-        return -1;
-    in_port_t local_port = htons ((uint16_t) info->server_port);
-    int first = atomic_load (&self->first);
-    int found = s_find_between (first, self->base, &peer, local_port);
-    if (found < 0) {
-        found = s_find_between (0, first, &peer, local_port);
-        if (found >= 0)
-            atomic_store (&self->first, found);
+    int found = -1;
+    for (int start = 0; start < end; start += POLL_SIZE) {
+        struct pollfd items[POLL_SIZE];
+        int size = end - start < POLL_SIZE ? end - start : POLL_SIZE;
+        for (int index = 0; index < size; index++)
+            items[index] = (struct pollfd){.fd = start + index};
+        if (poll (items, (nfds_t) size, 0) < 0)
+            return -1;
+        for (int index = 0; index < size; index++) {
+            if (items[index].revents & POLLNVAL ||
+                !s_is_between (items[index].fd, peer, local_port))
+                continue;
+            if (found >= 0) {
+                errno = ENOTUNIQ;
+                return -1;
+            }
+            found = items[index].fd;
+        }
     }
+    if (found < 0)
+        errno = ENOTCONN;
     return found;
 }
 
-int
-takeover_steal (takeover_t *self, const struct mg_request_info *info)
+static int
+s_find (const takeover_t *self, const struct mg_request_info *info)
 {
-    int theirs = s_find (self, info);
-    if (theirs < 0) {
+    struct sockaddr_in peer = {.sin_family = AF_INET,
+                               .sin_port = htons ((uint16_t) info->remote_port)};
+    in_port_t local_port = htons ((uint16_t) info->server_port);
+    if (inet_pton (AF_INET, info->remote_addr, &peer.sin_addr) != 1) {
         errno = ENOTCONN;
         return -1;
     }
+    return s_find_only (self->base, &peer, local_port);
+}
+
+int
+takeover_steal (const takeover_t *self, const struct mg_request_info *info)
+{
+    int theirs = s_find (self, info);
+    if (theirs < 0)
+        return -1;
     int ours = fcntl (theirs, F_DUPFD_CLOEXEC, self->base);
     if (ours >= 0 && dup3 (self->dead, theirs, O_CLOEXEC) < 0) {
         int reason = errno;

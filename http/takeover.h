@@ -21,8 +21,9 @@ void takeover_destroy (takeover_t **self_p);
 //  close-on-exec, and puts a dead socket in its place: when the handler returns, civetweb reads the
 //  end of the connection and cleans up. To be called by the request's own handler. Returns the
 //  descriptor, the caller's to close, or -1 with errno: ENOTCONN when there is no such socket, most
-//  likely because the client is gone; otherwise no descriptor is left. Then civetweb still has it.
-int takeover_steal (takeover_t *self, const struct mg_request_info *info);
+//  likely because the client is gone; ENOTUNIQ when there are two; otherwise no descriptor is left.
+//  Then civetweb still has it.
+int takeover_steal (const takeover_t *self, const struct mg_request_info *info);
 
 //  The bytes that came in on a TCP socket and were read, by whomever; -1 when the kernel does not
 //  tell. *received_p: all that came in.

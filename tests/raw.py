@@ -60,11 +60,16 @@ def command(action, **data):
 
 
 class Raw:
-    """A TCP connection to the board."""
+    """A TCP connection to the board, from a source, (host, port), or from anywhere."""
 
-    def __init__(self, address):
+    def __init__(self, address, source=None):
         host, port = address.split(":")
-        self.socket = socket.create_connection((host, int(port)), timeout=PATIENCE)
+        self.socket = socket.socket()
+        self.socket.settimeout(PATIENCE)
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if source:
+            self.socket.bind(source)
+        self.socket.connect((host, int(port)))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.received = b""
 

@@ -398,3 +398,17 @@ def test_many_at_once(board):
     for client in clients:
         assert client.frame() == (PONG, b"there?")
         client.close()
+
+
+def test_who_comes_to_two_of_our_addresses_from_one_port_is_not_mixed_up(start):
+    """As two clients behind one NAT may: where the board listens on all addresses, only our own tells them apart."""
+    board = start(http_listen="0.0.0.0:0")
+    for _ in range(10):
+        with Raw(f"127.0.0.1:{board.port}") as one:
+            assert one.ask("GET", "/healthz", ("Host", "localhost")).status == 200
+            with Raw(f"127.0.0.2:{board.port}", one.socket.getsockname()) as two:
+                two.send(handshake())
+                assert two.answer().status == 503
+            assert one.ask("GET", "/healthz", ("Host", "localhost")).status == 200
+            with Raw(f"127.0.0.2:{board.port}") as two:
+                assert two.upgrade() and works(two)
