@@ -492,11 +492,17 @@ PGconn *
 postgres_connect_blocking (const char *url, int timeout_ms, char **error_p)
 {
     PGconn *connection = s_connect (url, timeout_ms, true);
-    if (PQstatus (connection) == CONNECTION_OK)
+    int version = PQserverVersion (connection); //  0 without a connection
+    if (version >= POSTGRES_MAJOR_LEAST * 10000)
         return connection;
     const char *reason = connection ? PQerrorMessage (connection) : "out of memory";
-    *error_p = zsys_sprintf ("database: could not connect: %.*s; start it, or correct database.url",
-                             (int) strcspn (reason, "\n"), reason);
+    if (version > 0)
+        *error_p = zsys_sprintf ("database: this is PostgreSQL %d; the board needs %d or newer",
+                                 version / 10000, POSTGRES_MAJOR_LEAST);
+    else
+        *error_p = zsys_sprintf (
+            "database: could not connect: %.*s; start it, or correct database.url",
+            (int) strcspn (reason, "\n"), reason);
     PQfinish (connection);
     return NULL;
 }

@@ -16,6 +16,10 @@
 #include <czmq.h>
 #include <libpq-fe.h>
 
+//  The oldest major release that will do: it brought pg_terminate_backend () with a timeout, by
+//  which the set-up waits for the end of the connection before
+#define POSTGRES_MAJOR_LEAST 14
+
 typedef struct postgres postgres_t;
 
 typedef struct {

@@ -3,6 +3,8 @@
 
 #include "actors/programs.h"
 
+#include "actors/postgres.h"
+
 #include <fcntl.h>
 #include <glob.h>
 #include <grp.h>
@@ -13,7 +15,6 @@
 #include <unistd.h>
 
 #define SERVER_USER "postgres" //  Whom root's server runs as
-#define MAJOR_LEAST 14         //  The oldest release for a new cluster
 
 //  Where distributions keep the programs out of $PATH: Debian's, and PostgreSQL's own RPMs
 #define HOMES "{/usr/lib/postgresql/*,/usr/pgsql-*}/bin"
@@ -173,7 +174,7 @@ static void
 s_consider (programs_t *self, const char *folder, int wanted)
 {
     int major = s_ask_major (self, folder);
-    if (major > self->major && (wanted ? major == wanted : major >= MAJOR_LEAST)) {
+    if (major > self->major && (wanted ? major == wanted : major >= POSTGRES_MAJOR_LEAST)) {
         zstr_free (&self->folder);
         self->folder = strdup (folder);
         assert (self->folder);
@@ -225,7 +226,7 @@ static void
 s_test_find (programs_t *self)
 {
     int major = programs_find (self, 0);
-    assert (major >= MAJOR_LEAST);
+    assert (major >= POSTGRES_MAJOR_LEAST);
     char *path = programs_path (self, "initdb");
     assert (access (path, X_OK) == 0);
     zstr_free (&path);

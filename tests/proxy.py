@@ -15,6 +15,7 @@ class Proxy:
         self.port = self.listener.getsockname()[1]
         self.address = f"{address}:{self.port}"
         self.refuses = False  # whether new connections are closed at once
+        self.forges = (b"", b"")  # in what the server says, and what comes through instead
         self._flows = threading.Event()
         self._flows.set()
         self._hides = threading.Event()
@@ -96,5 +97,5 @@ class Proxy:
                 if self._hides.is_set():
                     self._hidden.set()
                 else:
-                    client.sendall(data)
+                    client.sendall(data.replace(*self.forges) if self.forges[0] else data)
             client.shutdown(socket.SHUT_RDWR)

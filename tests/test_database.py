@@ -192,6 +192,14 @@ def test_a_schema_newer_than_the_program_is_refused(start, fresh):
     assert "1000" in sentence and "run a newer breadboard" in sentence
 
 
+def test_a_server_that_is_too_old_is_refused_and_left_alone(proxy, fresh):
+    version = fresh.sql("SHOW server_version")[0][0].split(".")[0]
+    proxy.forges = f"server_version\0{version}.".encode(), b"server_version\x0013."
+    sentence = refusal(f"host=127.0.0.1 port={proxy.port} user=board dbname={fresh.name}")
+    assert "this is PostgreSQL 13; the board needs 14 or newer" in sentence
+    assert fresh.sql("SELECT to_regclass('messages')") == [(None,)]
+
+
 def test_a_table_that_is_another_one_is_refused_and_left_alone(fresh):
     fresh.sql("CREATE TABLE messages (id bigint, body text)")
     fresh.sql("INSERT INTO messages VALUES (1, 'precious')")
