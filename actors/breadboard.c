@@ -30,6 +30,11 @@
 //  thread
 #define WORKER_SOCKETS 4
 
+//  The board ends within 5 s: requests get 1.5 s (server_drain), what is in doubt 1 s
+//  (database_drain), clients that are told 1 s (connections_drain); what is left of 3.5 s, and
+//  half a second more, is the private PostgreSQL's
+#define ENDING_MS 3500
+
 typedef struct {
     const char *file;    //  -c; borrowed from argv; NULL: none
     zlistx_t *overrides; //  -s, in order; borrowed from argv; owned list
@@ -42,6 +47,7 @@ typedef struct {
     zactor_t *connections[CONNECTIONS_THREADS_MAX];
     int threads;        //  How many of those there are
     doorman_t *doorman; //  Owned
+    int64_t ending_ms;  //  When it was told to end; 0: it serves
     server_t *server;   //  Owned
     int takeover_base;  //  The first descriptor for open WebSockets
     int64_t max_connections;
@@ -304,6 +310,7 @@ static void
 s_drain (board_t *self)
 {
     log_info ("breadboard: ending");
+    self->ending_ms = zclock_mono ();
     server_drain (self->server);
     for (int number = 0; number < self->threads; number++)
         connections_quiet (self->connections[number]);
@@ -319,6 +326,8 @@ s_end (board_t *self)
         zactor_destroy (&self->connections[number]);
     doorman_destroy (&self->doorman);
     zactor_destroy (&self->database);
+    if (self->postgres && self->ending_ms)
+        private_postgres_stop (self->postgres, self->ending_ms + ENDING_MS - zclock_mono ());
     private_postgres_destroy (&self->postgres);
     site_destroy (&self->site);
     zlistx_destroy (&self->overrides);

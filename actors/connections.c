@@ -58,6 +58,7 @@
 #define PING_EVERY_S   20
 #define UNFINISHED_MS  10000 //  A message that does not end in this time is cut
 #define CLOSING_MS     2000  //  How long a client may take to answer a close frame
+#define DRAIN_MS       1000  //  And how long when the board ends
 #define RETURNS_PER_S  1000  //  Of clients that were sent away
 #define SPREAD_MAX_S   60
 #define PING           "{\"action\":\"ping\"}"
@@ -821,7 +822,7 @@ s_start_drain (self_t *self)
     while (zsock_events (self->published) & ZMQ_POLLIN)
         s_take_published (self);
     s_flush_all (self); //  A close frame would take the place of what is owed
-    self->drained_ms = self->now_ms + CLOSING_MS;
+    self->drained_ms = self->now_ms + DRAIN_MS;
     for (connection_t *connection = (connection_t *) zhashx_first (self->table); connection;
          connection = (connection_t *) zhashx_next (self->table)) {
         s_close (self, connection, s_going_away ());

@@ -40,7 +40,7 @@ void connections_reload (zactor_t *self, site_t *site);
 void connections_quiet (zactor_t *self);
 
 //  Has each of count actors send what has been published so far and tell its clients that the
-//  server goes away (1001), and waits until they are gone, at most 2 s.
+//  server goes away (1001), and waits until they are gone, at most 1 s.
 void connections_drain (zactor_t **actors, int count);
 
 //  The close frame that sends a client away for now (1001, 1013). Its reason ends in the seconds

@@ -25,6 +25,8 @@
 #define REMIND_MS  5000         //  How often a wait is logged
 #define RESTART_MS 1000         //  From one start to the next, at least
 #define STEADY_MS  10000        //  A server that has lived so long is no longer an outage
+#define STOP_MS    2000         //  How long a server may take to stop, for who has the time
+#define QUIT_MS    500          //  And to drop everything
 #define TRIES_MOST 20           //  Each half a second
 
 struct private_postgres {
@@ -170,18 +172,18 @@ s_start_server (private_postgres_t *self)
 
 //  "Fast" ends the sessions and writes a checkpoint; "immediate" leaves that to the next start.
 
-static void
-s_stop_server (private_postgres_t *self)
+void
+private_postgres_stop (private_postgres_t *self, int64_t patience_ms)
 {
     if (!s_is_running (self))
         return;
     log_info ("private PostgreSQL: stopping");
-    static const struct {
+    const struct {
         int signal;
-        int patience_ms;
+        int64_t patience_ms;
         const char *otherwise;
-    } steps[] = {{SIGINT, 2000, "does not stop fast; the next start will need recovery"},
-                 {SIGQUIT, 3000, "does not end; the next run will find it"}};
+    } steps[] = {{SIGINT, patience_ms, "does not stop fast; the next start will need recovery"},
+                 {SIGQUIT, QUIT_MS, "does not end; the next run will find it"}};
     for (int step = 0; step < 2 && s_is_running (self); step++) {
         int64_t deadline = zclock_mono () + steps[step].patience_ms;
         kill (self->server, steps[step].signal);
@@ -191,6 +193,7 @@ s_stop_server (private_postgres_t *self)
             log_warning ("private PostgreSQL: process %d %s", (int) self->server,
                          steps[step].otherwise);
     }
+    self->server = 0;
 }
 
 //  ------------------------------------------------------------------------
@@ -335,7 +338,7 @@ private_postgres_destroy (private_postgres_t **self_p)
     assert (self_p);
     if (*self_p) {
         private_postgres_t *self = *self_p;
-        s_stop_server (self);
+        private_postgres_stop (self, STOP_MS);
         zstr_free (&self->url);
         cluster_destroy (&self->cluster);
         programs_destroy (&self->programs);

@@ -23,6 +23,10 @@ private_postgres_t *private_postgres_new (const char *state_dir, char **error_p)
 //  Stops the server: fast, and after 2 s immediate. Takes NULL.
 void private_postgres_destroy (private_postgres_t **self_p);
 
+//  Stops the server if it runs: with a checkpoint, or when that takes longer than patience_ms,
+//  without one, in half a second more. Nothing is lost then, but the next start takes longer.
+void private_postgres_stop (private_postgres_t *self, int64_t patience_ms);
+
 //  The libpq connection string of the board's database; borrowed. Its role owns that database and
 //  is no superuser; that is role postgres, over the same socket.
 const char *private_postgres_url (const private_postgres_t *self);

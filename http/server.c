@@ -34,7 +34,7 @@
 //  together
 #define DEFER_ACCEPT_S 31
 #define BACKLOG        4096
-#define DRAIN_MS       2000
+#define DRAIN_MS       1500
 //  Descriptors below the base that each worker has, its client's among them, and some to spare
 #define WORKER_DESCRIPTORS 5
 #define SPARE_DESCRIPTORS  64

@@ -27,7 +27,7 @@ const char *server_address (const server_t *self);
 //  Sends each civetweb thread a reference to the site; it serves it from its next request on.
 void server_reload (server_t *self, site_t *site);
 
-//  Lets nobody new in, and waits for the requests in flight, 2 s at most.
+//  Lets nobody new in, and waits for the requests in flight, 1.5 s at most.
 void server_drain (server_t *self);
 
 void server_destroy (server_t **self_p);

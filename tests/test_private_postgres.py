@@ -15,6 +15,7 @@ import pytest
 
 from board import BINARY, PATIENCE, Board, wait_for
 from conftest import starter
+from raw import Raw, request, websocket
 from writers import PAGE_SIZE, Writers
 
 
@@ -254,6 +255,26 @@ def test_a_server_that_was_killed_comes_back(start, state):
     reader.until("still connected<")
     assert board.stop() == 0
     assert state.processes() == []
+
+
+def test_who_holds_up_the_end_holds_it_up_for_5_s_together(start, state):
+    """A request that stops halfway, a client that does not answer a close frame, a server that cannot checkpoint."""
+    board = start()
+    ((checkpointer,),) = state.sql("SELECT pid FROM pg_stat_activity WHERE backend_type = 'checkpointer'")
+    with Raw(board.address) as half, websocket(board.address):
+        half.send(request("POST", "/messages", ("Host", "localhost"), ("Content-Length", "100"),
+                          ("Content-Type", "application/x-www-form-urlencoded"), body="author="))
+        wait_for(lambda: board.metric("connections") == 1, "the client")
+        os.kill(checkpointer, signal.SIGSTOP)
+        try:
+            began = time.monotonic()
+            board.signal(signal.SIGTERM)
+            assert board.wait() == 0
+            assert time.monotonic() - began < 5
+        finally:
+            os.kill(checkpointer, signal.SIGCONT)
+    wait_for(lambda: not state.processes(), "the server's end")
+    start()
 
 
 def test_a_second_board_is_refused(start, state):
