@@ -459,11 +459,13 @@ s_page_size (const self_t *self)
     return site_settings (self->site)->board_page_size;
 }
 
-//  Queues it as a transaction of its own, if anything is wanted.
+//  Queues it as a transaction of its own, if anything is wanted. Its Sync would commit what was
+//  sent ahead, so nothing was, or it was taken back.
 
 static void
 s_send_read (self_t *self)
 {
+    assert (!self->next);
     self->reading = pages_wanted (self->pages);
     if (self->reading) {
         pages_send (self->pages, self->postgres, s_page_size (self), false);
@@ -941,10 +943,12 @@ s_finish_batch (self_t *self)
         s_finish_read (self);
         return;
     }
-    if (!self->reads_later) //  It was sent singly
-        s_want_pages (self);
+    if (!self->next) { //  Else what is to be read by now is for the next round
+        if (!self->reads_later)
+            s_want_pages (self);
+        s_send_read (self);
+    }
     self->reads_later = false;
-    s_send_read (self);
     postgres_flush (self->postgres);
     if (self->reading)
         s_send_ahead (self);

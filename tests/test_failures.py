@@ -319,6 +319,28 @@ def test_a_row_that_stays_locked(start, fresh):
     assert refusals >= 3 and written > refusals
 
 
+def test_what_is_sent_ahead_of_a_read_is_done_once(own_server, start, fresh):
+    """Page 1 is to be read again while a form is on its way, and writes come behind that."""
+    asker = Asker(start())
+    first, second = (asker.ask("add message", author="Ann", text="old")[1]["id"] for _ in range(2))
+    for turn in range(5):
+        assert asker.ask("add message", author="Ann", text=f"page 1 grows by {turn}")[0] == "ok"
+        with paused(own_server):
+            form = asker.send("open edit page", id=second)
+            time.sleep(0.5)  # by then it is to be read
+            refs = [asker.send("update message", id=second, author="Ann", text=f"new {turn}"),
+                    asker.send("add message", author="Ann", text=f"once {turn}")]
+            if turn == 4:
+                refs.append(asker.send("delete message", id=first))
+            time.sleep(0.1)
+        assert f"{f'new {turn - 1}' if turn else 'old'}</textarea>" in asker.reply(form)["html"]
+        for ref in refs:
+            answer = asker.reply(ref)
+            assert answer["status"] == "ok", answer
+    assert fresh.sql("SELECT text, version FROM messages WHERE id = %s", second) == [("new 4", 6)]
+    assert sorted(text for text in fresh.texts() if "once" in text) == [f"once {turn}" for turn in range(5)]
+
+
 def test_kills(request):
     """The short form of make kills."""
     killed, found = kills.run(board=4, postgres=3)
