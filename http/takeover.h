@@ -25,8 +25,8 @@ void takeover_destroy (takeover_t **self_p);
 //  Then civetweb still has it.
 int takeover_steal (const takeover_t *self, const struct mg_request_info *info);
 
-//  The bytes that came in on a TCP socket and were read, by whomever; -1 when the kernel does not
-//  tell. *received_p: all that came in.
+//  The bytes that came in on a TCP socket and were read, by whomever, or fewer when more came in
+//  just now; -1 when the kernel does not tell. *received_p: all that came in.
 int64_t takeover_taken (int descriptor, int64_t *received_p);
 
 //  The bytes of the request's line and headers, counted in civetweb's buffer. Only for a request of
