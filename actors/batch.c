@@ -40,6 +40,9 @@
     " excluded.deleted_at, NULL, excluded.author, excluded.text, excluded.created_at," \
     " excluded.version))"
 
+//  Whether the message's key is one that nobody comes back with
+#define HAS_OWN_KEY UUID_SQL_IS_OWN ("key")
+
 //  What a statement tells other servers
 #define CAME      SCHEMA_ANNOUNCE ("'+' || " SCHEMA_KEY)
 #define CAME_BACK SCHEMA_ANNOUNCE ("'+' || " SCHEMA_KEY SCHEMA_MARK)
@@ -97,8 +100,8 @@ const postgres_statement_t batch_statements[] = {
     {"delete", "WITH gone AS (DELETE FROM messages WHERE id = $1"
                " RETURNING id, key, created_at, " WENT "),"
                " kept AS (INSERT INTO breadboard_deleted (id, key, deleted_at)"
-               " SELECT id, key, now() FROM gone WHERE NOT " UUID_SQL_IS_OWN ("key") REPLACE
-     " SELECT id, true, " SCHEMA_EPOCH " FROM gone"},
+               " SELECT id, key, now() FROM gone WHERE NOT " HAS_OWN_KEY REPLACE
+               " SELECT id, true, " SCHEMA_EPOCH " FROM gone"},
     {"delete once",
      "WITH gone AS (DELETE FROM messages WHERE id = $1 AND NOT EXISTS"
      " (SELECT FROM breadboard_deleted WHERE id = $1 AND deletion = $2)"

@@ -7,6 +7,9 @@
 
 #define BYTES 16
 
+//  The digit that begins with the variant
+#define VARIANT 19
+
 //  Whether a dash stands before byte number index (or behind the one before it)
 
 static bool
@@ -15,19 +18,10 @@ s_has_dash (size_t index)
     return index == 4 || index == 6 || index == 8 || index == 10;
 }
 
-//  Variants of RFC 9562, 4.1, as a mask to be kept of the ninth byte and the bits before that
-typedef struct {
-    int kept;
-    int bits;
-} variant_t;
-
-static const variant_t s_rfc_9562 = {0x3F, 0x80};
-static const variant_t s_reserved = {0x1F, 0xE0};
-
-//  Writes the bytes, marked with version (RFC 9562, 4.2) and variant.
+//  Writes the bytes, marked with version and variant (RFC 9562, 4.1 and 4.2).
 
 static void
-s_write (char uuid[UUID_SIZE], const byte bytes[BYTES], int version, variant_t variant)
+s_write (char uuid[UUID_SIZE], const byte bytes[BYTES], int version)
 {
     static const char digits[] = "0123456789abcdef";
     for (size_t index = 0; index < BYTES; index++) {
@@ -35,7 +29,7 @@ s_write (char uuid[UUID_SIZE], const byte bytes[BYTES], int version, variant_t v
         if (index == 6)
             value = (value & 0x0F) | version << 4;
         else if (index == 8)
-            value = (value & variant.kept) | variant.bits;
+            value = (value & 0x3F) | 0x80;
         if (s_has_dash (index))
             *uuid++ = '-';
         *uuid++ = digits[value >> 4];
@@ -44,8 +38,8 @@ s_write (char uuid[UUID_SIZE], const byte bytes[BYTES], int version, variant_t v
     *uuid = 0;
 }
 
-static void
-s_make (char uuid[UUID_SIZE], variant_t variant)
+void
+uuid_make (char uuid[UUID_SIZE])
 {
     static _Thread_local byte pool[16 * BYTES];
     static _Thread_local size_t used = sizeof (pool);
@@ -54,20 +48,15 @@ s_make (char uuid[UUID_SIZE], variant_t variant)
         assert (rc == sizeof (pool)); //  Up to 256 bytes it cannot fail, nor be cut short
         used = 0;
     }
-    s_write (uuid, pool + used, 4, variant);
+    s_write (uuid, pool + used, 4);
     used += BYTES;
-}
-
-void
-uuid_make (char uuid[UUID_SIZE])
-{
-    s_make (uuid, s_rfc_9562);
 }
 
 void
 uuid_make_own (char uuid[UUID_SIZE])
 {
-    s_make (uuid, s_reserved);
+    uuid_make (uuid);
+    uuid[VARIANT] = 'e';
 }
 
 void
@@ -76,7 +65,7 @@ uuid_make_from (char uuid[UUID_SIZE], const char *from, const void *data, size_t
     zdigest_t *digest = zdigest_new (); //  SHA-1
     zdigest_update (digest, (const byte *) from, strlen (from));
     zdigest_update (digest, (const byte *) data, size);
-    s_write (uuid, zdigest_data (digest), 5, s_rfc_9562);
+    s_write (uuid, zdigest_data (digest), 5);
     zdigest_destroy (&digest);
 }
 
@@ -90,7 +79,7 @@ uuid_is (const char *text, size_t size)
         if (dash ? text[at] != '-' : !isxdigit ((unsigned char) text[at]))
             return false;
     }
-    return !strchr ("eEfF", text[19]);
+    return !strchr ("eEfF", text[VARIANT]);
 }
 
 //  ------------------------------------------------------------------------

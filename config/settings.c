@@ -71,7 +71,7 @@ s_is_listen (const char *value)
            s_is_port (value + size + 1, strlen (value + size + 1), 0);
 }
 
-//  The paths of the board's pages: these, and what lies below a folder
+//  The paths of the board's pages, as http/server routes them: these, and what lies below a folder
 
 static bool
 s_is_page (const char *path)

@@ -192,8 +192,8 @@ takeover_taken (int descriptor, int64_t *received_p)
         ioctl (descriptor, SIOCINQ, &waiting) != 0 || size < sizeof (info))
         return -1;
     *received_p = (int64_t) info.bytes_received;
-    return *received_p > waiting ? *received_p - waiting
-                                 : 0; //  More may wait than had come by then
+    int64_t taken = *received_p - waiting;
+    return taken > 0 ? taken : 0; //  More may wait than had come by then
 }
 
 //  The two numbers are read one after the other, and what comes in between makes it look as if less

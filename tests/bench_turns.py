@@ -23,7 +23,6 @@ import time
 from bench import Suite, begin, finish, number
 from board import ROOT, Fresh, wait_for
 from raw import websocket
-from soak import memory_kb
 
 SEED = os.path.join(ROOT, "scripts", "seed")
 ROWS = (1000, 10_000, 100_000, 1_000_000, 10_000_000)
@@ -206,7 +205,7 @@ class Turns(Suite):
 
     def measure_memory(self, board, base_kb, rows):
         limit = MESSAGE_BYTES if rows >= ENOUGH_ROWS else None
-        grown = (memory_kb(board.process.pid) - base_kb) * 1024 / rows
+        grown = (board.resident() - base_kb) * 1024 / rows
         self.row("memory for each message: the process grows by", [grown], "B", limit)
         size = index_metrics(board).get("bytes")
         if size is None:
@@ -317,7 +316,7 @@ class Turns(Suite):
         self.seed(BASE)
         board, _ = self.start()
         wait_for(lambda: index_metrics(board).get("messages") != -1, "the index")
-        kb = memory_kb(board.process.pid)
+        kb = board.resident()
         self.close()
         return kb
 

@@ -191,6 +191,12 @@ class Board:
         (value,) = re.findall(rf"^breadboard_{name} (\d+)$", self.get("/metrics").text, re.M)
         return int(value)
 
+    def resident(self):
+        """The kilobytes of memory that the process has."""
+        with open(f"/proc/{self.process.pid}/status", encoding="ascii") as status:
+            (size,) = re.findall(r"^VmRSS:\s+(\d+) kB$", status.read(), re.M)
+        return int(size)
+
     def signal(self, number):
         self.process.send_signal(number)
 

@@ -29,11 +29,6 @@ GROWTH_KB = 1024  # that memory may differ between the second quarter of a soak 
 SAMPLES = 40
 
 
-def memory_kb(pid):
-    with open(f"/proc/{pid}/status", encoding="ascii") as status:
-        return next(int(line.split()[1]) for line in status if line.startswith("VmRSS"))
-
-
 def descriptors(pid):
     return len(os.listdir(f"/proc/{pid}/fd"))
 
@@ -94,7 +89,7 @@ def soak(minutes, report=print):
             server.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
                        " WHERE application_name = 'breadboard'")
         assert board.process.poll() is None, board.logged()[-2000:]
-        samples.append((memory_kb(board.process.pid), descriptors(board.process.pid)))
+        samples.append((board.resident(), descriptors(board.process.pid)))
     visitors.stop()
     keepers.stop()
     found = keepers.check(server.sql(ROWS + " WHERE author LIKE 'keeper %'"))

@@ -11,26 +11,12 @@ import time
 import pytest
 
 from asker import Asker
-from board import BINARY, Database, Fresh, paused, wait_for
+from board import BINARY, Fresh, paused, wait_for
 from raw import PING, PONG, websocket
 
 WRITES = 400  # Their pages are more than the kernel's buffers hold for a client
 DEAD_AFTER = 60  # s, at most
 ADDRESS, PEER_ADDRESS = "10.213.97.1", "10.213.97.2"
-
-
-@pytest.fixture
-def own_server():
-    server = Database()
-    yield server
-    server.destroy()
-
-
-def resident(board):
-    """The kilobytes of memory that the process has."""
-    with open(f"/proc/{board.process.pid}/status", encoding="ascii") as status:
-        (size,) = re.findall(r"^VmRSS:\s+(\d+) kB$", status.read(), re.M)
-    return int(size)
 
 
 def shadow():
@@ -85,12 +71,12 @@ def sleepers(board):
 
 def test_a_slow_reader_costs_little_and_ends_on_the_newest_page(board, sleepers):
     writer = board.client()
-    before = resident(board)
+    before = board.resident()
     stale = board.metric("connections_stale_total")
     for number in range(WRITES):
         writer.send("add message", author="Ann", text=f"message {number} " + "x" * 180)
         newest = writer.until(f"message {number} ")
-    assert resident(board) - before < 10 * 1024 * shadow()
+    assert board.resident() - before < 10 * 1024 * shadow()
     assert board.metric("connections_stale_total") > stale
     for raw in sleepers:
         frames, html = 0, ""
@@ -100,6 +86,17 @@ def test_a_slow_reader_costs_little_and_ends_on_the_newest_page(board, sleepers)
         assert frames < WRITES  # It was spared most of them
         raw.send_frame(opcode=PING)
         assert raw.frame() == (PONG, b"")  # And nothing older comes behind
+
+
+def ask_together(server, askers, around=lambda: None):
+    """All of them ask for page 1 while the server stands still, so that the answers come together.
+    What is around them is done before and after."""
+    with paused(server):
+        around()
+        asked = [(asker, asker.send("list messages", page=1)) for asker in askers]
+        around()
+    for asker, ref in asked:
+        assert len(asker.reply(ref)["html"]) > 10000
 
 
 def test_who_does_not_read_keeps_nothing_of_what_others_get(own_server, start):
@@ -114,16 +111,13 @@ def test_who_does_not_read_keeps_nothing_of_what_others_get(own_server, start):
     with websocket(board.address) as deaf:
         for _ in range(40):  # more than the kernel holds
             deaf.send_frame(json.dumps({"action": "list messages", "data": {"page": 1}}))
-        askers[0].ask("list messages", page=1)
-        before = resident(board)
+        everyone = 5 * askers
+        for _ in range(5):
+            ask_together(own_server, everyone)  # The memory that this takes at most
+        before = board.resident()
         for _ in range(20):
-            with paused(own_server):  # so that its answers come together with theirs
-                deaf.send_frame(absent)
-                asked = [(asker, asker.send("list messages", page=1)) for asker in 5 * askers]
-                deaf.send_frame(absent)
-            for asker, ref in asked:
-                assert len(asker.reply(ref)["html"]) > 10000
-        assert resident(board) - before < 10 * 1024 * shadow()
+            ask_together(own_server, everyone, lambda: deaf.send_frame(absent))
+        assert board.resident() - before < 10 * 1024 * shadow()
 
 
 #  ---------------------------------------------------------------- Dead peers

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from board import BINARY, PATIENCE, Board, Database, Fresh, paused, wait_for
+from board import BINARY, PATIENCE, Board, Fresh, paused, wait_for
 from conftest import starter, stop_all
 from proxy import Proxy
 from writers import PAGE_SIZE, Writers

@@ -390,17 +390,12 @@ def test_who_does_not_read_is_sent_away(start):
         assert other.frame() == (PONG, b"not held up")
 
 
-def resident(board):
-    with open(f"/proc/{board.process.pid}/status", encoding="ascii") as status:
-        return int(re.search(r"VmRSS:\s+(\d+) kB", status.read()).group(1)) * 1024
-
-
 def test_what_is_announced_takes_no_memory(start):
     """100 clients promise 16 MB each, all that is allowed, and send 100 bytes; one promises more."""
     most = 2**24
     board = start(limits_max_message_bytes=most)
     clients = [websocket(board.address) for _ in range(100)]
-    before = resident(board)
+    before = board.resident()
     for client in clients:
         client.send(b"\x81\xff" + struct.pack(">Q", most) + b"mask" + b"x" * 100)
     with websocket(board.address) as liar:
@@ -409,7 +404,7 @@ def test_what_is_announced_takes_no_memory(start):
     with websocket(board.address) as other:
         other.send_frame(b"all was read", opcode=PING)
         assert other.frame() == (PONG, b"all was read")
-    assert resident(board) - before < most
+    assert 1024 * (board.resident() - before) < most
     for client in clients:
         client.close()
 

@@ -16,7 +16,7 @@ import pytest
 import kills
 import locks
 from asker import Asker
-from board import BINARY, PATIENCE, READY, Board, Client, Database, Fresh, paused, wait_for
+from board import BINARY, PATIENCE, READY, Board, Client, Fresh, paused, wait_for
 from conftest import starter
 from keepers import ROWS, Keepers
 from proxy import Proxy
