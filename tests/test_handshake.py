@@ -404,7 +404,8 @@ def test_who_comes_to_two_of_our_addresses_from_one_port_is_not_mixed_up(start):
     """As two clients behind one NAT may: where the board listens on all addresses, only our own tells them apart."""
     board = start(http_listen="0.0.0.0:0")
     for _ in range(10):
-        with Raw(f"127.0.0.1:{board.port}") as one:
+        #  Bound, its port is its alone; one that comes with connect (2) may be shared with others elsewhere
+        with Raw(f"127.0.0.1:{board.port}", ("127.0.0.1", 0)) as one:
             assert one.ask("GET", "/healthz", ("Host", "localhost")).status == 200
             with Raw(f"127.0.0.2:{board.port}", one.socket.getsockname()) as two:
                 two.send(handshake())
