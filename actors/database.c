@@ -11,10 +11,11 @@
 //  are taken, and the senders' own queues fill up.
 //
 //  Pages that have been read stay in memory until something is written, so a page that nobody
-//  changed is not asked of PostgreSQL twice. Page 1 is read again with each write, and so is the
-//  page that a writer looks at; other pages that somebody looks at at most every DEEP_MS. Whatever
-//  somebody else changed is announced on SCHEMA_CHANNEL: then a round runs even if no command
-//  waits.
+//  changed is not asked of PostgreSQL twice; and GET takes them from there without waiting for the
+//  round under way, as nobody has seen a newer one. Page 1 is read again with each write, and so is
+//  the page that a writer looks at; other pages that somebody looks at at most every DEEP_MS.
+//  Whatever somebody else changed is announced on SCHEMA_CHANNEL: then a round runs even if no
+//  command waits.
 //
 //  A single add has nobody to share the cost of that read with. So page 1 takes what PostgreSQL
 //  says that it stored, and the rest of it from memory; it is read all the same within GROWN_MS,
@@ -101,6 +102,7 @@ typedef struct {
     bool read_failed; //  The round's
 
     bool stale;      //  Pages may have changed behind our back
+    bool anew;       //  Pages look different from now on; stale as well
     bool deep_stale; //  Pages that somebody looks at were not read with the last write
     int64_t deep_ms; //  When they may be read again
     int deep_timer;  //  -1: none
@@ -182,12 +184,13 @@ s_tell_frame (self_t *self, const command_t *command, int64_t page, zframe_t *fr
     zframe_destroy (&frame);
 }
 
-//  The page to show for a number: the newest state, or while that cannot be had the last one known.
+//  The page to show for a number: what the last round left, or while nothing can be read the last
+//  one known.
 
 static page_t *
 s_page (self_t *self, int64_t number)
 {
-    page_t *page = pages_find (self->pages, number);
+    page_t *page = pages_find_settled (self->pages, number);
     bool blind = self->read_failed || !postgres_is_up (self->postgres);
     return page || !blind ? page : pages_last_known (self->pages, number);
 }
@@ -443,6 +446,9 @@ static void
 s_want_pages (self_t *self)
 {
     bool changes = self->stale || (self->batch && batch_writes (self->batch));
+    if (self->anew)
+        pages_unsettle (self->pages);
+    self->anew = false;
     if (changes) {
         pages_outdate (self->pages);
         pages_want (self->pages, 1);
@@ -538,8 +544,10 @@ s_set_deadline (self_t *self, int delay_ms, zloop_timer_fn *handler)
 static void
 s_finish_round (self_t *self)
 {
-    if (!self->read_failed)
+    if (!self->read_failed) {
         s_publish_changed (self);
+        pages_settle (self->pages);
+    }
     for (size_t index = 0; self->batch && index < batch_size (self->batch); index++)
         s_end_command (self, batch_command (self->batch, index));
 
@@ -1077,7 +1085,9 @@ s_take_commands (self_t *self, zframe_t *records)
     }
 }
 
-//  Takes the command of a civetweb thread, and the sender.
+//  Takes the command of a civetweb thread, and the sender. Such a thread has no other command here,
+//  so one that only wants a page that is in memory need not wait for its turn: however long the
+//  round under way takes, it gets what the board shows until that ends.
 
 static void
 s_take_request (self_t *self, zframe_t **sender_p, uint64_t sequence, zframe_t *json)
@@ -1087,7 +1097,13 @@ s_take_request (self_t *self, zframe_t **sender_p, uint64_t sequence, zframe_t *
     command->sequence = sequence;
     command->requester = *sender_p;
     *sender_p = NULL;
-    s_take_command (self, command);
+    bool lists = command->code == COMMAND_OK && command->action == COMMAND_LIST;
+    if (lists && !self->anew && pages_find_settled (self->pages, command->page)) {
+        s_answer (self, command);
+        command_destroy (&command);
+    }
+    else
+        s_take_command (self, command);
 }
 
 static void
@@ -1202,8 +1218,8 @@ s_handle_pipe (zloop_t *loop, zsock_t *reader, void *arg)
     if (streq (command, "SITE")) {
         site_destroy (&self->site);
         self->site = (site_t *) site;
-        self->stale = true;             //  Templates and page size may be others
-        surveyor_lose (self->surveyor); //  So may be all messages: a backup restored
+        self->stale = self->anew = true; //  Templates and page size may be others
+        surveyor_lose (self->surveyor);  //  So may be all messages: a backup restored
         s_start_round (self);
     }
     else if (streq (command, "DRAIN")) {

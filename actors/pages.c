@@ -42,6 +42,7 @@ struct pages {
     int64_t page_size; //  As of the last read
     size_t bytes;      //  Of all pages in the table
     uint64_t version;  //  Of the board
+    uint64_t settled;  //  The one that it shows; 0: none
     numbers_t wanted;  //  As they were asked for
     numbers_t asked;   //  Of PostgreSQL; descending, each once
     numbers_t read;    //  And not looked at by pages_next_changed ()
@@ -166,6 +167,26 @@ pages_find (pages_t *self, int64_t number)
 {
     page_t *page = pages_last_known (self, number);
     return page && page->version == self->version ? page : NULL;
+}
+
+page_t *
+pages_find_settled (pages_t *self, int64_t number)
+{
+    page_t *page = pages_last_known (self, number);
+    bool shown = page && (page->version == self->version || page->version == self->settled);
+    return shown ? page : NULL;
+}
+
+void
+pages_settle (pages_t *self)
+{
+    self->settled = self->version;
+}
+
+void
+pages_unsettle (pages_t *self)
+{
+    self->settled = 0;
 }
 
 void
@@ -616,6 +637,27 @@ s_test_show_anew (pages_t *self, const site_t *site)
     assert (s_changes (self, site) && !s_changes (self, site));
 }
 
+//  What the board shows is what was up to date, until it is to look different.
+
+static void
+s_test_settled (pages_t *self, const site_t *site)
+{
+    s_changes (self, site);
+    assert (pages_find (self, 1) && pages_find_settled (self, 1));
+    pages_outdate (self);
+    assert (!pages_find_settled (self, 1)); //  Another version was settled, or none
+    s_changes (self, site);
+    pages_settle (self);
+    pages_outdate (self);
+    assert (!pages_find (self, 1) && pages_find_settled (self, 1));
+    s_changes (self, site);
+    assert (pages_find_settled (self, 1)->version > self->settled);
+    pages_settle (self);
+    pages_outdate (self);
+    pages_unsettle (self);
+    assert (!pages_find_settled (self, 1) && pages_last_known (self, 1));
+}
+
 //  One add, which page 1 takes; rows as an add returns them.
 
 static pages_state_t
@@ -699,6 +741,7 @@ pages_test (bool verbose)
     s_test_unfit (self, site);
     s_test_guess (self, site);
     s_test_show_anew (self, site);
+    s_test_settled (self, site);
     s_test_growth (self, site);
     s_test_empty (self, site);
     pages_bound (self, viewers); //  There are few: nothing happens

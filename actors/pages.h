@@ -42,6 +42,15 @@ page_t *pages_find (pages_t *self, int64_t number);
 //  The same, even if it is out of date.
 page_t *pages_last_known (pages_t *self, int64_t number);
 
+//  The same as pages_find (), or what that was when pages_settle () was called last.
+page_t *pages_find_settled (pages_t *self, int64_t number);
+
+//  What is up to date is what the board shows, until this is called again.
+void pages_settle (pages_t *self);
+
+//  Nothing is, for all pages are to look different.
+void pages_unsettle (pages_t *self);
+
 //  Something is being written: all pages are out of date.
 void pages_outdate (pages_t *self);
 

@@ -112,6 +112,22 @@ def test_a_server_that_stands_still_for_long(start, fresh, own_server):
     check(keepers, fresh)
 
 
+def test_a_page_in_memory_does_not_wait_for_postgres(start, fresh, own_server):
+    """Who only reads sees the board as it was before what is being written, though that take long."""
+    board = start()
+    asker = begin(board)
+    (backend,) = fresh.backends()
+    with paused(own_server):
+        ref = asker.send("add message", author="Ann", text="meanwhile")
+        wait_for(lambda: has_work(backend), "the add to be sent")
+        for path in "/", "/?page=9":
+            page = board.get(path)
+            assert page.status == 200 and "before" in page.text and "meanwhile" not in page.text
+        assert "before" in board.client().first
+    assert asker.reply(ref)["status"] == "ok"
+    assert "meanwhile" in board.get("/").text
+
+
 def test_large_messages_of_many_do_not_wait_for_each_other(start, fresh):
     """More is sent ahead than the socket takes; libpq reads then, too, and no event tells of what it has read."""
     board = start(board_text_max=10000, limits_max_message_bytes=200000, board_page_size=1)
