@@ -308,6 +308,11 @@ class Fresh:
     def texts(self):
         return [text for (text,) in self.sql("SELECT text FROM messages ORDER BY id")]
 
+    def backend(self):
+        """The process of the board's connection, once that of its start is gone."""
+        wait_for(lambda: len(self.backends()) == 1, "the board's one connection")
+        return self.backends()[0]
+
     def backends(self):
         """The processes of the boards' connections."""
         return [pid for (pid,) in self.server.sql(

@@ -20,6 +20,7 @@ class Proxy:
         self._flows.set()
         self._hides = threading.Event()
         self._hidden = threading.Event()
+        self.hiding = set()  # the connections on which the next answer is hidden, and all that follows
         self._lock = threading.Lock()
         self._pairs = set()
         threading.Thread(target=self._accept, daemon=True).start()
@@ -35,10 +36,11 @@ class Proxy:
     def cut_at_answer(self, patience):
         """Ends the connections when the server answers next; the answer does not come through."""
         self._hidden.clear()
-        self._hides.set()
+        with self._lock:
+            self.hiding = set(self._pairs)
         assert self._hidden.wait(patience), "the server answered nothing"
         self.cut()
-        self._hides.clear()
+        self.hiding = set()
 
     def freeze(self):
         """Nothing comes through any more, and nobody is told."""
@@ -94,7 +96,7 @@ class Proxy:
         with contextlib.suppress(OSError), client, server:
             while data := server.recv(65536):
                 self._flows.wait()
-                if self._hides.is_set():
+                if self._hides.is_set() or (client, server) in self.hiding:
                     self._hidden.set()
                 else:
                     client.sendall(data.replace(*self.forges) if self.forges[0] else data)

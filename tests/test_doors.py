@@ -162,9 +162,12 @@ def test_this_machine_is_exempt_unless_told_otherwise(start):
 
 def test_an_address_has_so_many_handshakes(proxied):
     board = proxied(limits_handshakes_per_address=1)
+    begun, more = time.monotonic(), 0
     for _ in range(2):
         let_in(board, ANN).close()
-    assert is_refused(board, ANN)
+    while not is_refused(board, ANN):
+        more += 1
+        assert more <= time.monotonic() - begun
     let_in(board, BOB).close()
     wait_for(lambda: not is_refused(board, ANN), "her rate to allow another")
 
@@ -202,13 +205,18 @@ def test_forms_count_as_messages_of_an_address(proxied, database):
             return raw.ask("POST", path, HOST, FORM, ("Content-Length", len(body)),
                            from_address(address), body=body)
 
+    begun = time.monotonic()
     assert [post(ANN).status for _ in range(2)] == [303, 303]
+    more = 0
     for path, body in ("/messages", "author=a&message=b"), ("/messages/1/delete", ""), (
             "/messages/1", "author=a&message=b"):
-        answer = post(ANN, path, body)
-        assert answer.status == 429 and int(answer["Retry-After"]) >= 1, path
+        while (answer := post(ANN, path, body)).status != 429:
+            more += 1
+            assert more <= time.monotonic() - begun
+        assert int(answer["Retry-After"]) >= 1, path
     assert post(BOB).status == 303
-    assert database.sql("SELECT count(*), min(text) FROM messages") == [(3, "Hello")]
+    if not more:
+        assert database.sql("SELECT count(*), min(text) FROM messages") == [(3, "Hello")]
     wait_for(lambda: post(ANN).status == 303, "her rate to allow another")
 
 

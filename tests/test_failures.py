@@ -21,7 +21,7 @@ from conftest import starter
 from keepers import ROWS, Keepers
 from proxy import Proxy
 
-RETURN = 2.5  # seconds within which all is well again once the cause has gone, half of one for a busy machine
+RETURN = 5  # seconds within which all is well again once the cause has gone: 2, and the rest for a busy machine
 
 
 @pytest.fixture
@@ -103,6 +103,7 @@ def test_a_server_that_stands_still_for_long(start, fresh, own_server):
     with Keepers(board.address) as keepers:
         keepers.wait(100)
         with paused(own_server):
+            asker.send("add message", author="Ann", text="in doubt")
             board.wait_logged("database: no answer in 2000 ms")
             is_at_work(board, asker)
             board.wait_logged("database: gave up on")
@@ -116,7 +117,7 @@ def test_a_page_in_memory_does_not_wait_for_postgres(start, fresh, own_server):
     """Who only reads sees the board as it was before what is being written, though that take long."""
     board = start()
     asker = begin(board)
-    (backend,) = fresh.backends()
+    backend = fresh.backend()
     with paused(own_server):
         ref = asker.send("add message", author="Ann", text="meanwhile")
         wait_for(lambda: has_work(backend), "the add to be sent")
@@ -140,7 +141,7 @@ def test_large_messages_of_many_do_not_wait_for_each_other(start, fresh):
 def test_a_board_that_stood_still_itself_does_not_blame_the_server(start, fresh, own_server):
     board = start(database_statement_timeout_ms=3000)
     asker = begin(board)
-    (backend,) = fresh.backends()
+    backend = fresh.backend()
     try:
         with paused(own_server):
             ref = asker.send("add message", author="Ann", text="meanwhile")
@@ -251,6 +252,8 @@ def test_a_network_that_swallows_everything(start, fresh, hole):
             wait_for(lambda: board.get("/readyz").status == 503, "the board to notice")
             time.sleep(moment)
             if moment > 2:
+                #  Where only an answer was lost, TCP waits for nothing, and the board for longer
+                wait_for(lambda: board.metric("database_up") == 0, "the connection to be given up")
                 is_at_work(board, asker)
             swallow(False)
             assert writes_return(asker) < RETURN
@@ -264,7 +267,7 @@ def test_an_old_backend_that_does_not_end_is_waited_for(start, fresh, proxy):
     ann, bob = Asker(board), Asker(board)
     _, frame = ann.ask("add message", author="Ann", text="first")
     update = {"id": frame["id"], "author": "Bob", "text": "new"}
-    (backend,) = fresh.backends()
+    backend = fresh.backend()
     os.kill(backend, signal.SIGSTOP)
     codes = set()
     enders = set()
@@ -379,7 +382,8 @@ def test_ends_under_load_lose_nothing(fresh):
             board = Board(**settings)
         keepers.wait(200)
     check(keepers, fresh)
-    assert set(keepers.close_codes) <= {1001, None}, keepers.close_codes  # None: it was not open yet
+    #  None: it was not open yet. 1013: PostgreSQL did not commit within the second that the board waits
+    assert set(keepers.close_codes) <= {1001, 1013, None}, keepers.close_codes
     assert board.stop() == 0
 
 

@@ -164,7 +164,8 @@ def test_a_page_that_cannot_be_read_comes_once_it_can(twelve, start, database):
 def test_who_opens_on_a_page_while_the_board_has_too_much_to_do_is_sent_away(twelve, start, database):
     """Nobody is left on a page of which he would never hear."""
     before = {pid for (pid,) in database.sql(BACKENDS)}
-    busy = start(limits_messages_per_second=0)
+    busy = start(limits_messages_per_second=0, database_statement_timeout_ms=600000)
+    wait_for(lambda: len({pid for (pid,) in database.sql(BACKENDS)} - before) == 1, "that of its start to be gone")
     (backend,) = {pid for (pid,) in database.sql(BACKENDS)} - before
     os.kill(backend, signal.SIGSTOP)
     try:

@@ -65,11 +65,10 @@ class Reader:
         messages = shown(self.html)
         for number, text in messages:
             version = int(text.split()[1])
-            if version < self._versions.get(number, 0):
-                self.faults.append(f"message {number}: {version} after {self._versions[number]}")
-            self._versions[number] = version
-        page = re.search(r'data-page="(\d+)"', self.html)
-        if messages and page and page.group(1) == "1":  # the newest message is never deleted here
+            if version < self._versions.get((frame["page"], number), 0):
+                self.faults.append(f"message {number}: {version} on page {frame['page']} after a newer one")
+            self._versions[frame["page"], number] = version
+        if messages and frame["page"] == 1:  # the newest message is never deleted here
             if messages[0][0] < self._newest:
                 self.faults.append(f"page 1 went back from {self._newest} to {messages}")
             self._newest = max(self._newest, messages[0][0])
@@ -129,6 +128,6 @@ def test_nobody_sees_an_older_state_after_a_newer_one(start, database):
         ann.until("last 1<")
         ended = time.monotonic()
         crowd.wait_until_all_show(database.sql(STORED))
-        assert time.monotonic() - ended < 1.5  # half of one for a busy machine
+        assert time.monotonic() - ended < 5  # the rest for a busy machine, and readers still asleep
     assert not any(keepers.check(database.sql(ROWS + " WHERE author LIKE 'keeper %'")).values())
     assert [fault for reader in crowd.readers for fault in reader.faults] == []

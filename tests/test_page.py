@@ -150,7 +150,7 @@ def test_an_open_edit_form_keeps_text_caret_and_focus(board, browser):
     assert ann.focused() == "message-form__text--update"
     assert ann.js("const { selectionStart, selectionEnd } = document.activeElement;"
                   " return [selectionStart, selectionEnd]") == [2, 5]
-    assert bob.shown() == ["third", "second", "first"]
+    bob.wait_shown("third", "second", "first")
     ann.click("#message-form__submit--update")
     for window in ann, bob:
         window.wait_shown("third", "second", "first and more")
@@ -598,7 +598,7 @@ def test_every_text_is_legible(start, browser, dark):
     assert (sum(map(int, re.findall(r"\d+", ground)[:3])) < 200) == dark
     assert_legible(window, "blank__title", "masthead__title", "#connection", "field__label", "kbd")
     fill(board, *numbered(12))
-    window.wait_has(".paginator__place")
+    window.wait_shown(*numbered(12)[:6:-1])
     assert_legible(window, "message__author", "message__text", "permalink", "messages__update",
                    "paginator__number", "paginator__pages", "messages__next-page", "messages__last-page",
                    "button--primary")

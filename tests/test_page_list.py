@@ -42,6 +42,7 @@ def test_what_did_not_change_keeps_its_node(board, browser):
     ann.wait_shown("new", "message 5", "message 4", "message 3, changed", "message 2")
     kept = "return [...document.querySelectorAll('.message')].map((it) => Boolean(it.kept))"
     assert ann.js(kept) == [False, True, True, False, True]
+    bob.wait_shown("new", "message 5", "message 4", "message 3, changed", "message 2")
     bob.delete("new")
     ann.wait_shown("message 5", "message 4", "message 3, changed", "message 2", "message 1")
     assert ann.js(kept) == [True, True, False, True, False]
@@ -66,8 +67,10 @@ def test_nothing_moves_under_the_pointer(board, browser):
     bob.post("Bob", "new\nwith\nmany\nlines")
     ann.wait_text(".message__text", "many")
     assert ann.js(UNDER, *place) == before
+    bob.wait_text(".message__text", "many")
     bob.delete("new\nwith\nmany\nlines")
-    ann.wait(lambda: "message 1" in ann.shown(), "the deletion")
+    for window in ann, bob:
+        window.wait(lambda: "message 1" in window.shown(), "the deletion")
     assert ann.js(UNDER, *place) == before
     bob.delete("message 5")  # Above it, and the window cannot be scrolled further up
     ann.wait(lambda: "message 5" not in ann.shown(), "the deletion")
@@ -83,6 +86,7 @@ def test_a_message_that_goes_from_under_the_pointer_leaves_its_room(board, brows
     ann.wait_shown("message 5", "message 4", "message 2", "message 1")
     assert "room" in ann.js(UNDER, *place)
     assert top(ann, "message 2") == below
+    ann.wait_has(".room:hover")
     bob.post("Bob", "new")
     ann.wait_text(".message__text", "new")
     assert "room" in ann.js(UNDER, *place)
@@ -111,6 +115,7 @@ def test_who_reads_further_down_is_not_moved(board, browser):
         bob.post("Bob", f"new {number}\n" * 9)
         ann.wait(lambda: ann.shown()[0].startswith(f"new {number}"), "the new message")
         assert abs(top(ann, reading) - before) < 1
+    bob.wait(lambda: bob.shown()[0].startswith("new 2"), "the new message")
     bob.delete(bob.shown()[0])
     ann.wait(lambda: ann.shown()[0].startswith("new 1"), "the deletion")
     assert abs(top(ann, reading) - before) < 1
@@ -173,6 +178,7 @@ def test_an_edit_survives_that_its_message_is_deleted_and_brought_back(board, br
     bob.delete("message 1")
     ann.wait_text(".update-form__note", "deleted")
     assert ann.has(".update-form__as-new")
+    bob.wait_has(".undo__button")
     bob.click(".undo__button")
     ann.wait_gone(".update-form__note")
     ann.press(" on")

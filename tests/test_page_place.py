@@ -25,6 +25,7 @@ def test_back_and_forward_show_the_pages_that_were_there(board, browser):
     ann.wait_shown("message 12", "message 11", "message 10", "message 9", "message 8")
     assert ann.path == "/"
     ann.forward()
+    ann.wait(lambda: ann.path == "/?page=2", "page 2")
     ann.forward()
     ann.wait_shown("message 2", "message 1")
     assert ann.path == "/?page=3"

@@ -360,8 +360,10 @@ def test_sigterm_ends_a_start_that_makes_a_cluster(home):
     with subprocess.Popen(command(state.folder), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                           text=True) as process:
         wait_for(lambda: os.path.exists(state.path("cluster.new", "base")), "initdb to be at work")
-        began = time.monotonic()
         process.send_signal(signal.SIGTERM)
+        wait_for(lambda: os.path.exists(state.path("cluster")) or process.poll() is not None,
+                 "initdb to be done")  # It is waited for
+        began = time.monotonic()
         stdout, stderr = process.communicate(timeout=PATIENCE)
     assert (process.returncode, stdout) == (0, ""), stderr
     assert time.monotonic() - began < 5

@@ -150,7 +150,7 @@ def test_an_error_is_replied_to_and_shown(board, action, data, code, field):
 def test_what_is_stored_is_answered_before_the_server_goes(start, database, turn):
     board = start(limits_messages_per_second=0)
     ann = speaker(board)
-    for number in range(300):
+    for number in range(100):
         ask(ann, str(number), "add message", author="Ann", text=f"message {number}")
     board.signal(signal.SIGTERM)
     answered = set()

@@ -43,9 +43,11 @@ def starting(fresh):
 
 def test_the_indexes_of_a_big_table_are_built_while_others_write(fresh):
     fresh.sql(ROWS, BIG)
-    with contextlib.closing(fresh.connect()) as slow, starting(fresh) as board:
+    with contextlib.ExitStack() as stack:
+        slow = stack.enter_context(contextlib.closing(fresh.connect()))
         slow.autocommit = False
         slow.cursor().execute(INSERT, ("in a transaction that takes long",))
+        board = stack.enter_context(starting(fresh))
         wait_for(lambda: fresh.sql("SELECT 1 FROM pg_stat_progress_create_index"), "a build")
         fresh.sql("SET lock_timeout = '2 s'; " + INSERT, "meanwhile")
         assert fresh.sql(VALID) == [(0,)]
@@ -71,7 +73,7 @@ def test_an_index_whose_build_was_broken_off_is_built_anew(fresh, rows):
     with contextlib.closing(fresh.connect()) as slow, contextlib.closing(fresh.connect()) as other:
         slow.autocommit = False
         slow.cursor().execute(INSERT, ("in a transaction that takes long",))
-        other.cursor().execute("SET statement_timeout = '500 ms'")
+        other.cursor().execute("SET statement_timeout = '2 s'")
         with pytest.raises(psycopg2.errors.QueryCanceled):
             other.cursor().execute("CREATE INDEX CONCURRENTLY messages_newest"
                                    " ON messages (created_at DESC, id DESC)")
