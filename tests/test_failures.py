@@ -103,7 +103,6 @@ def test_a_server_that_stands_still_for_long(start, fresh, own_server):
     with Keepers(board.address) as keepers:
         keepers.wait(100)
         with paused(own_server):
-            asker.send("add message", author="Ann", text="in doubt")
             board.wait_logged("database: no answer in 2000 ms")
             is_at_work(board, asker)
             board.wait_logged("database: gave up on")
