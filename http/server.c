@@ -334,13 +334,14 @@ s_note_listener (server_t *self, const char *listen)
 //  Makes what the workers share. Returns 0, or -1 when the system has no descriptors left.
 
 static int
-s_prepare (server_t *self, int connection_threads, int64_t max_connections, bool loopback)
+s_prepare (server_t *self, int connection_threads, int64_t max_connections, struct in_addr address)
 {
-    self->takeover = takeover_new (self->base);
+    bool everywhere = address.s_addr == htonl (INADDR_ANY);
+    self->takeover = takeover_new (self->base, everywhere);
     self->sweeper = sweeper_new (self->threads, self->base);
     self->pool.connection_threads = connection_threads;
     self->pool.max_connections = max_connections;
-    self->pool.loopback = loopback;
+    self->pool.loopback = (ntohl (address.s_addr) >> 24) == 127;
     self->pool.takeover = self->takeover;
     self->pool.sweeper = self->sweeper;
     if (!self->takeover || socketpair (AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, self->silent) != 0)
@@ -368,8 +369,7 @@ server_new (site_t *site, int connection_threads, int takeover_base, int64_t max
     self->base = takeover_base;
     self->pool.doorman = doorman;
     self->listener = self->stopped = self->silent[0] = self->silent[1] = -1;
-    bool loopback = (ntohl (address.sin_addr.s_addr) >> 24) == 127;
-    if (s_prepare (self, connection_threads, max_connections, loopback) != 0)
+    if (s_prepare (self, connection_threads, max_connections, address.sin_addr) != 0)
         *error_p = strdup ("http: the system has no descriptors left; raise ulimit -n");
     else if (!(self->civetweb = s_start_civetweb (self, &address)))
         *error_p = s_why_not (settings->http_listen, &address);

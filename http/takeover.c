@@ -4,10 +4,12 @@
 //  1. The socket is the one descriptor whose getpeername () and getsockname () are the request's.
 //     It is looked for below the base only; since the sockets taken over live above, the search is
 //     bounded by what civetweb and the rest of the program hold, whatever the number of clients.
-//     Most of those numbers are free, and poll () tells of many at once which.
 //
 //     From one port of a peer, such as a NAT, there may be a connection to each of our addresses,
-//     and civetweb does not tell to which one the request was sent. Then none is taken.
+//     and civetweb does not tell to which one the request was sent. Then none is taken. Where the
+//     server listens on one address, the first that is found is the only one; else all have to be
+//     looked at, and poll () tells of many at once which are free. That costs twice as much a
+//     connect, since it asks the connection threads' epoll sets as well.
 //
 //  2. F_DUPFD_CLOEXEC gives the open socket a second descriptor, above.
 //  3. dup2 () puts a socket whose peer has closed in the place of the first one, atomically: there
@@ -53,12 +55,14 @@ typedef struct {
 _Static_assert(offsetof (s_tcp_info_t, bytes_received) == 128, "the kernel's layout");
 
 struct takeover {
-    int base; //  Lowest descriptor for sockets taken over
-    int dead; //  A socket whose peer has closed; owned
+    int base;         //  Lowest descriptor for sockets taken over
+    int dead;         //  A socket whose peer has closed; owned
+    bool everywhere;  //  The server listens on all addresses
+    atomic_int first; //  Where the search for the first one begins: a hint that only gets lower
 };
 
 takeover_t *
-takeover_new (int base)
+takeover_new (int base, bool everywhere)
 {
     int ends[2];
     if (socketpair (AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0) {
@@ -68,6 +72,8 @@ takeover_new (int base)
     close (ends[1]);
     takeover_t *self = (takeover_t *) zmalloc (sizeof (takeover_t));
     self->base = base;
+    self->everywhere = everywhere;
+    atomic_init (&self->first, base);
     self->dead = ends[0];
     return self;
 }
@@ -99,16 +105,37 @@ s_is_between (int descriptor, const struct sockaddr_in *peer, in_port_t local_po
            address.sin_family == AF_INET && address.sin_port == local_port;
 }
 
-//  Finds the only one below the end. Returns -1 and errno: ENOTCONN when there is none, ENOTUNIQ
-//  when there is another one.
+//  Finds the first one, from the lowest descriptor on that ever was a client's: below lie those
+//  that the program opened at its start and keeps. Returns -1 and errno ENOTCONN: there is none.
 
 static int
-s_find_only (int end, const struct sockaddr_in *peer, in_port_t local_port)
+s_find_first (takeover_t *self, const struct sockaddr_in *peer, in_port_t local_port)
+{
+    int first = atomic_load (&self->first);
+    for (int descriptor = first; descriptor < self->base; descriptor++)
+        if (s_is_between (descriptor, peer, local_port))
+            return descriptor;
+    for (int descriptor = 0; descriptor < first; descriptor++)
+        if (s_is_between (descriptor, peer, local_port)) {
+            while (descriptor < first &&
+                   !atomic_compare_exchange_weak (&self->first, &first, descriptor))
+                ;
+            return descriptor;
+        }
+    errno = ENOTCONN;
+    return -1;
+}
+
+//  Finds the only one. Returns -1 and errno: ENOTCONN when there is none, ENOTUNIQ when there is
+//  another one.
+
+static int
+s_find_only (const takeover_t *self, const struct sockaddr_in *peer, in_port_t local_port)
 {
     int found = -1;
-    for (int start = 0; start < end; start += POLL_SIZE) {
+    for (int start = 0; start < self->base; start += POLL_SIZE) {
         struct pollfd items[POLL_SIZE];
-        int size = end - start < POLL_SIZE ? end - start : POLL_SIZE;
+        int size = self->base - start < POLL_SIZE ? self->base - start : POLL_SIZE;
         for (int index = 0; index < size; index++)
             items[index] = (struct pollfd){.fd = start + index};
         if (poll (items, (nfds_t) size, 0) < 0)
@@ -130,7 +157,7 @@ s_find_only (int end, const struct sockaddr_in *peer, in_port_t local_port)
 }
 
 static int
-s_find (const takeover_t *self, const struct mg_request_info *info)
+s_find (takeover_t *self, const struct mg_request_info *info)
 {
     struct sockaddr_in peer = {.sin_family = AF_INET,
                                .sin_port = htons ((uint16_t) info->remote_port)};
@@ -139,11 +166,12 @@ s_find (const takeover_t *self, const struct mg_request_info *info)
         errno = ENOTCONN;
         return -1;
     }
-    return s_find_only (self->base, &peer, local_port);
+    return self->everywhere ? s_find_only (self, &peer, local_port)
+                            : s_find_first (self, &peer, local_port);
 }
 
 int
-takeover_steal (const takeover_t *self, const struct mg_request_info *info)
+takeover_steal (takeover_t *self, const struct mg_request_info *info)
 {
     int theirs = s_find (self, info);
     if (theirs < 0)
@@ -423,7 +451,7 @@ void
 takeover_test (bool verbose)
 {
     printf (" * takeover: ");
-    test_t test = {.takeover = takeover_new (TEST_BASE)};
+    test_t test = {.takeover = takeover_new (TEST_BASE, true)};
     assert (test.takeover);
     mg_init_library (0);
     const char *options[] = {

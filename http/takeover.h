@@ -11,8 +11,9 @@
 
 typedef struct takeover takeover_t;
 
-//  Returns NULL when the system has no descriptor to spare (logged).
-takeover_t *takeover_new (int base);
+//  The server listens on all of the machine's addresses, or on one. Returns NULL when the system
+//  has no descriptor to spare (logged).
+takeover_t *takeover_new (int base, bool everywhere);
 
 //  Takes NULL.
 void takeover_destroy (takeover_t **self_p);
@@ -23,7 +24,7 @@ void takeover_destroy (takeover_t **self_p);
 //  descriptor, the caller's to close, or -1 with errno: ENOTCONN when there is no such socket, most
 //  likely because the client is gone; ENOTUNIQ when there are two; otherwise no descriptor is left.
 //  Then civetweb still has it.
-int takeover_steal (const takeover_t *self, const struct mg_request_info *info);
+int takeover_steal (takeover_t *self, const struct mg_request_info *info);
 
 //  The bytes that came in on a TCP socket and were read, by whomever, or fewer when more came in
 //  just now; -1 when the kernel does not tell. *received_p: all that came in.
