@@ -8,8 +8,8 @@
 //     From one port of a peer, such as a NAT, there may be a connection to each of our addresses,
 //     and civetweb does not tell to which one the request was sent. Then none is taken. Where the
 //     server listens on one address, the first that is found is the only one; else all have to be
-//     looked at, and poll () tells of many at once which are free. That costs twice as much a
-//     connect, since it asks the connection threads' epoll sets as well.
+//     looked at, and poll () tells of many at once which are free. That halves the connects a
+//     second.
 //
 //  2. F_DUPFD_CLOEXEC gives the open socket a second descriptor, above.
 //  3. dup2 () puts a socket whose peer has closed in the place of the first one, atomically: there
@@ -58,7 +58,7 @@ struct takeover {
     int base;         //  Lowest descriptor for sockets taken over
     int dead;         //  A socket whose peer has closed; owned
     bool everywhere;  //  The server listens on all addresses
-    atomic_int first; //  Where the search for the first one begins: a hint that only gets lower
+    atomic_int first; //  Where the search for the first one begins: a hint
 };
 
 takeover_t *
@@ -105,25 +105,33 @@ s_is_between (int descriptor, const struct sockaddr_in *peer, in_port_t local_po
            address.sin_family == AF_INET && address.sin_port == local_port;
 }
 
-//  Finds the first one, from the lowest descriptor on that ever was a client's: below lie those
-//  that the program opened at its start and keeps. Returns -1 and errno ENOTCONN: there is none.
+//  Looks among the descriptors from first to end, end not included.
+
+static int
+s_find_between (int first, int end, const struct sockaddr_in *peer, in_port_t local_port)
+{
+    for (int descriptor = first; descriptor < end; descriptor++)
+        if (s_is_between (descriptor, peer, local_port))
+            return descriptor;
+    return -1;
+}
+
+//  Finds the first one, from the lowest descriptor on that was a client's: below lie those that the
+//  program opened at its start and keeps. Returns -1 and errno ENOTCONN when there is none.
 
 static int
 s_find_first (takeover_t *self, const struct sockaddr_in *peer, in_port_t local_port)
 {
     int first = atomic_load (&self->first);
-    for (int descriptor = first; descriptor < self->base; descriptor++)
-        if (s_is_between (descriptor, peer, local_port))
-            return descriptor;
-    for (int descriptor = 0; descriptor < first; descriptor++)
-        if (s_is_between (descriptor, peer, local_port)) {
-            while (descriptor < first &&
-                   !atomic_compare_exchange_weak (&self->first, &first, descriptor))
-                ;
-            return descriptor;
-        }
-    errno = ENOTCONN;
-    return -1;
+    int found = s_find_between (first, self->base, peer, local_port);
+    if (found < 0) {
+        found = s_find_between (0, first, peer, local_port);
+        if (found >= 0)
+            atomic_store (&self->first, found);
+        else
+            errno = ENOTCONN;
+    }
+    return found;
 }
 
 //  Finds the only one. Returns -1 and errno: ENOTCONN when there is none, ENOTUNIQ when there is
